@@ -1,0 +1,320 @@
+//! Who is asking: from an `Authorization` header to a [`Principal`], or to the reason why not.
+//! Knows nothing of HTTP beyond the text of that header, and nothing of sessions; whoever holds
+//! sessions asks [`Authenticator::refresh`] whose must end.
+//!
+//! `tokens` is the file of static tokens · `command` is `mcp-broker token` · `private_file` keeps
+//! files from other users.
+
+mod command;
+mod private_file;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::{Mutex, RwLock};
+
+pub(crate) use command::{TokenAction, run_token_command};
+pub(crate) use tokens::{TokenError, TokenStore};
+
+use tokens::{Stamp, TokenHash, TokenRecord};
+
+/// Who a verified token stands for. Two principals are the same if issuer and subject are: names
+/// can be given again.
+#[derive(Clone)]
+pub(crate) struct Principal {
+    /// Who vouches for the subject: `token` for static tokens, `anonymous` where nobody is asked.
+    pub(crate) issuer: Arc<str>,
+    /// Unique for the issuer and never given to anybody else. Of a static token: the first 16 hex
+    /// digits of its hash.
+    pub(crate) subject: Arc<str>,
+    /// What people call them.
+    pub(crate) name: Arc<str>,
+    /// What `${user.env.KEY}` stands for in a server's environment. It is secret.
+    pub(crate) env: Arc<BTreeMap<String, String>>,
+}
+
+impl Principal {
+    /// Everybody, where `--no-auth` lets everybody in.
+    pub(crate) fn anonymous() -> Self {
+        let anonymous: Arc<str> = "anonymous".into();
+        Self {
+            issuer: anonymous.clone(),
+            subject: anonymous.clone(),
+            name: anonymous,
+            env: Arc::default(),
+        }
+    }
+}
+
+impl PartialEq for Principal {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.issuer, &self.subject) == (&other.issuer, &other.subject)
+    }
+}
+
+impl Eq for Principal {}
+
+impl Hash for Principal {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.issuer, &self.subject).hash(state);
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<&String> = self.env.keys().collect();
+        f.debug_struct("Principal")
+            .field("issuer", &self.issuer)
+            .field("subject", &self.subject)
+            .field("name", &self.name)
+            .field("env", &env)
+            .finish()
+    }
+}
+
+/// Why a request is from nobody. The answer to each is `401` with its own `WWW-Authenticate` (RFC
+/// 6750, section 3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum AuthError {
+    /// There is no `Authorization` header.
+    Missing,
+    /// The header is not `Bearer` and one token (RFC 6750, section 2.1).
+    Malformed,
+    /// The token is unknown, revoked or expired; which one is not for the client to learn.
+    Invalid,
+}
+
+impl fmt::Display for AuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "a bearer token is needed",
+            Self::Malformed => "the authorization header is not a bearer token",
+            Self::Invalid => "the bearer token is unknown, revoked or expired",
+        })
+    }
+}
+
+impl std::error::Error for AuthError {}
+
+/// The longest token that is looked at.
+const MAX_TOKEN_BYTES: usize = 4096;
+
+/// Tells principals by their tokens. Shared by all threads.
+pub(crate) struct Authenticator {
+    door: Door,
+}
+
+enum Door {
+    /// `--no-auth`.
+    Open(Principal),
+    Tokens(StaticTokens),
+}
+
+impl Authenticator {
+    /// Reads the tokens that there are. `None`: everybody is let in, as [`Principal::anonymous`].
+    pub(crate) fn new(tokens: Option<TokenStore>) -> Result<Self, TokenError> {
+        let door = match tokens {
+            Some(store) => Door::Tokens(StaticTokens::new(store)?),
+            None => Door::Open(Principal::anonymous()),
+        };
+        Ok(Self { door })
+    }
+
+    /// Who sent a request with this `Authorization` header. Reads no file: one lock for reading,
+    /// one SHA-256.
+    pub(crate) fn check(
+        &self,
+        authorization: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Principal, AuthError> {
+        match &self.door {
+            Door::Open(everybody) => Ok(everybody.clone()),
+            Door::Tokens(tokens) => tokens.find(bearer(authorization)?, now),
+        }
+    }
+
+    /// Takes over what changed in the token file, and returns the principals who were valid at the
+    /// last call and are no longer: revoked, replaced, expired or given another environment. Costs
+    /// one `stat` when nothing changed. When the file cannot be used, the tokens read last stay in
+    /// force and the error is returned once, not with every call.
+    ///
+    /// A request that was let in just before may still open a session after this call has named its
+    /// principal; check the header again once the session is registered.
+    pub(crate) fn refresh(&self, now: SystemTime) -> Result<Vec<Principal>, TokenError> {
+        match &self.door {
+            Door::Open(_) => Ok(Vec::new()),
+            Door::Tokens(tokens) => tokens.refresh(now),
+        }
+    }
+}
+
+/// The token of a header. The scheme's case does not matter (RFC 9110, section 11.1); a token is
+/// `token68`.
+fn bearer(authorization: Option<&str>) -> Result<&str, AuthError> {
+    let header = authorization.ok_or(AuthError::Missing)?;
+    let (scheme, token) = header.trim().split_once(' ').ok_or(AuthError::Malformed)?;
+    let token = token.trim_start();
+    let characters = token.trim_end_matches('=');
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    if !scheme.eq_ignore_ascii_case("bearer")
+        || characters.is_empty()
+        || token.len() > MAX_TOKEN_BYTES
+        || !characters.bytes().all(valid)
+    {
+        return Err(AuthError::Malformed);
+    }
+    Ok(token)
+}
+
+/// What a token is good for.
+struct Grant {
+    principal: Principal,
+    /// `None`: for ever.
+    expires: Option<SystemTime>,
+}
+
+impl Grant {
+    fn is_over(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|end| end <= now)
+    }
+
+    /// Whether a child that was started under `self` is what one started under `other` would be.
+    fn is_same(&self, other: &Self) -> bool {
+        self.principal == other.principal
+            && self.principal.name == other.principal.name
+            && self.principal.env == other.principal.env
+    }
+}
+
+/// Found by the hash of the token: what an attacker can time says nothing about a token that
+/// exists.
+type Grants = HashMap<TokenHash, Arc<Grant>>;
+
+/// The tokens in force, and the file they come from.
+struct StaticTokens {
+    grants: RwLock<Grants>,
+    file: Mutex<Watched>,
+}
+
+struct Watched {
+    store: TokenStore,
+    /// The file as it was read last.
+    read: Stamp,
+    /// Why it could not be read at the last try.
+    trouble: Option<String>,
+}
+
+impl StaticTokens {
+    fn new(store: TokenStore) -> Result<Self, TokenError> {
+        let (records, read) = store.load()?;
+        let file = Mutex::new(Watched {
+            store,
+            read,
+            trouble: None,
+        });
+        Ok(Self {
+            grants: RwLock::new(grants(records)),
+            file,
+        })
+    }
+
+    fn find(&self, token: &str, now: SystemTime) -> Result<Principal, AuthError> {
+        let hash = tokens::hash(token);
+        let grant = self
+            .grants
+            .read()
+            .get(&hash)
+            .cloned()
+            .ok_or(AuthError::Invalid)?;
+        if grant.is_over(now) {
+            return Err(AuthError::Invalid);
+        }
+        Ok(grant.principal.clone())
+    }
+
+    fn refresh(&self, now: SystemTime) -> Result<Vec<Principal>, TokenError> {
+        let changed = self.file.lock().changed()?;
+        if changed.is_none() && !self.grants.read().values().any(|grant| grant.is_over(now)) {
+            return Ok(Vec::new());
+        }
+        let mut grants = self.grants.write();
+        let mut next = changed.unwrap_or_else(|| grants.clone());
+        next.retain(|_, grant| !grant.is_over(now));
+        let before = std::mem::replace(&mut *grants, next);
+        let stays = |hash: &TokenHash, grant: &Grant| {
+            grants.get(hash).is_some_and(|next| next.is_same(grant))
+        };
+        let gone = before.iter().filter(|(hash, grant)| !stays(hash, grant));
+        Ok(gone.map(|(_, grant)| grant.principal.clone()).collect())
+    }
+}
+
+impl Watched {
+    /// The file's grants, if it is not the file that was read last. After an error the next call
+    /// tries again, so that trouble that passes by itself (no descriptors left, say) leaves nothing
+    /// behind.
+    fn changed(&mut self) -> Result<Option<Grants>, TokenError> {
+        let loaded = match self.store.is_still(&self.read) {
+            Ok(true) => Ok(None),
+            Ok(false) => self.store.load().map(Some),
+            Err(error) => Err(error),
+        };
+        match loaded {
+            Ok(None) => {
+                self.trouble = None;
+                Ok(None)
+            }
+            Ok(Some((records, read))) => {
+                (self.read, self.trouble) = (read, None);
+                Ok(Some(grants(records)))
+            }
+            Err(error) => {
+                let trouble = error.to_string();
+                if self
+                    .trouble
+                    .replace(trouble.clone())
+                    .is_some_and(|known| known == trouble)
+                {
+                    return Ok(None);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn grants(records: Vec<TokenRecord>) -> Grants {
+    let grant = |record: TokenRecord| {
+        let principal = Principal {
+            issuer: "token".into(),
+            subject: hex::encode(&record.hash[..8]).into(),
+            name: record.name.into(),
+            env: Arc::new(record.env),
+        };
+        (
+            record.hash,
+            Arc::new(Grant {
+                principal,
+                expires: record.expires,
+            }),
+        )
+    };
+    records.into_iter().map(grant).collect()
+}
+
+/// Whether this can be the name of an environment variable: a letter or `_`, then also digits, `.`
+/// and `-`. `PATH`, `LD_PRELOAD` and the like are names as any other: what a token carries reaches
+/// a child only where the operator wrote `${user.env.KEY}`, under a name that the operator chose.
+pub(crate) fn is_env_key(key: &str) -> bool {
+    const LONGEST_BYTES: usize = 128;
+    let rest = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    key.len() <= LONGEST_BYTES
+        && key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && key.bytes().all(rest)
+}

@@ -1,0 +1,298 @@
+//! The requests in flight: who waits for which id. Pure state under one lock, time passed in.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::{Exchange, Refusal};
+use crate::jsonrpc::Id;
+
+/// An answer that takes longer becomes a stream, so that comments keep proxies and the client
+/// alive, and the client can resume it.
+const STREAM_AFTER: Duration = Duration::from_secs(1);
+/// `initialize` waits longer: while it is no stream, a child that fails to start is a 500.
+const STREAM_INITIALIZE_AFTER: Duration = Duration::from_secs(10);
+/// How long a cancelled request waits for the child's answer, which need not come (2025-11-25,
+/// cancellation, "Behavior Requirements").
+const CANCELLED_GRACE: Duration = Duration::from_secs(5);
+
+/// One POST with requests in it.
+pub(super) struct Post {
+    /// `None` once it is a stream, or the client has gone.
+    pub(super) exchange: Option<Box<dyn Exchange>>,
+    pub(super) connection: u64,
+    pub(super) is_stream: bool,
+    pub(super) is_initialize: bool,
+    /// A batch has several answers, so its first one is not the whole response.
+    pub(super) is_batch: bool,
+    /// Requests in it that wait for an answer.
+    pub(super) waiting: usize,
+    since: Instant,
+}
+
+impl Post {
+    fn stream_due(&self) -> Option<Instant> {
+        let after = if self.is_initialize {
+            STREAM_INITIALIZE_AFTER
+        } else {
+            STREAM_AFTER
+        };
+        self.exchange.is_some().then(|| self.since + after)
+    }
+}
+
+struct Pending {
+    post: u64,
+    id_text: Box<str>,
+    progress_token: Option<Id>,
+    cancelled: Option<Instant>,
+}
+
+/// One request to be entered.
+pub(super) struct NewRequest {
+    pub(super) id: Id,
+    pub(super) id_text: Box<str>,
+    pub(super) progress_token: Option<Id>,
+}
+
+/// An answer's way: the post it belongs to.
+pub(super) struct Claimed {
+    pub(super) post: u64,
+    /// The whole response is this answer: the exchange, if the client is still there.
+    pub(super) only: Option<Option<Box<dyn Exchange>>>,
+    pub(super) is_initialize: bool,
+    /// No further answer will come.
+    pub(super) is_last: bool,
+}
+
+/// A request that nobody will answer any more.
+pub(super) struct Orphan {
+    pub(super) post: u64,
+    pub(super) id_text: Box<str>,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    pending: HashMap<Id, Pending>,
+    tokens: HashMap<Id, u64>,
+    posts: HashMap<u64, Post>,
+    last_post: u64,
+    /// When the reader thread has something to do on its streams.
+    pub(super) streams_due: Option<Instant>,
+    /// The revision the session negotiated; empty until then.
+    pub(super) version: String,
+    pub(super) initialize_seen: bool,
+    /// The child has ended or the session is closed.
+    pub(super) closed: bool,
+}
+
+impl Table {
+    /// Enters the requests of one POST.
+    ///
+    /// # Errors
+    /// The exchange is given back with the reason; nothing was entered then.
+    pub(super) fn enter(
+        &mut self,
+        exchange: Box<dyn Exchange>,
+        requests: Vec<NewRequest>,
+        max_in_flight: usize,
+        now: Instant,
+    ) -> Result<u64, (Box<dyn Exchange>, Refusal)> {
+        if self.closed {
+            return Err((exchange, Refusal::SessionEnded));
+        }
+        if self.pending.len() + requests.len() > max_in_flight {
+            return Err((exchange, Refusal::TooManyInFlight));
+        }
+        let taken = |at: usize, id: &Id| {
+            self.pending.contains_key(id) || requests[..at].iter().any(|other| other.id == *id)
+        };
+        if requests
+            .iter()
+            .enumerate()
+            .any(|(at, request)| taken(at, &request.id))
+        {
+            return Err((exchange, Refusal::IdInFlight));
+        }
+        self.last_post += 1;
+        let post = self.last_post;
+        self.posts.insert(
+            post,
+            Post {
+                connection: exchange.connection(),
+                exchange: Some(exchange),
+                is_stream: false,
+                is_initialize: false,
+                is_batch: requests.len() > 1,
+                waiting: requests.len(),
+                since: now,
+            },
+        );
+        for NewRequest {
+            id,
+            id_text,
+            progress_token,
+        } in requests
+        {
+            if let Some(token) = &progress_token {
+                self.tokens.insert(token.clone(), post);
+            }
+            self.pending.insert(
+                id,
+                Pending {
+                    post,
+                    id_text,
+                    progress_token,
+                    cancelled: None,
+                },
+            );
+        }
+        Ok(post)
+    }
+
+    pub(super) fn mark_initialize(&mut self, post: u64) {
+        self.initialize_seen = true;
+        if let Some(post) = self.posts.get_mut(&post) {
+            post.is_initialize = true;
+        }
+    }
+
+    /// Takes the request that an answer is for; `None` if nobody waits for it.
+    pub(super) fn claim(&mut self, id: &Id) -> Option<Claimed> {
+        let pending = self.remove(id)?;
+        let post = self.posts.get_mut(&pending.post)?;
+        post.waiting -= 1;
+        let claimed = Claimed {
+            post: pending.post,
+            only: (!post.is_stream && !post.is_batch).then(|| post.exchange.take()),
+            is_initialize: post.is_initialize,
+            is_last: post.waiting == 0,
+        };
+        if claimed.is_last && !(post.is_batch && post.exchange.is_some()) {
+            self.posts.remove(&pending.post);
+        }
+        Some(claimed)
+    }
+
+    fn remove(&mut self, id: &Id) -> Option<Pending> {
+        let pending = self.pending.remove(id)?;
+        if let Some(token) = &pending.progress_token {
+            self.tokens.remove(token);
+        }
+        Some(pending)
+    }
+
+    /// The post whose request carried this progress token.
+    pub(super) fn post_of_token(&self, token: &Id) -> Option<u64> {
+        self.tokens.get(token).copied()
+    }
+
+    /// The newest post that can still carry something to its client.
+    pub(super) fn newest_post(&self) -> Option<u64> {
+        let reachable = |post: &Post| post.exchange.is_some() || post.is_stream;
+        self.posts
+            .iter()
+            .filter(|(_, post)| reachable(post))
+            .map(|(no, _)| *no)
+            .max()
+    }
+
+    /// Turns a post into a stream: gives the exchange to open it with, if it is not one yet.
+    pub(super) fn take_for_stream(&mut self, post: u64) -> Option<(Box<dyn Exchange>, bool)> {
+        let entry = self.posts.get_mut(&post)?;
+        let exchange = entry.exchange.take()?;
+        entry.is_stream = true;
+        let is_initialize = entry.is_initialize;
+        if entry.waiting == 0 {
+            self.posts.remove(&post);
+        }
+        Some((exchange, is_initialize))
+    }
+
+    /// The client has gone: frees what it waited with. Its requests stay entered, so that their
+    /// answers are known for what they are.
+    pub(super) fn forget_connection(&mut self, connection: u64) -> Vec<Box<dyn Exchange>> {
+        self.posts
+            .values_mut()
+            .filter(|post| post.connection == connection)
+            .filter_map(|post| post.exchange.take())
+            .collect()
+    }
+
+    pub(super) fn cancel(&mut self, id: &Id, now: Instant) {
+        if let Some(pending) = self.pending.get_mut(id) {
+            pending.cancelled.get_or_insert(now);
+        }
+    }
+
+    /// Takes the cancelled requests that were not answered in time.
+    pub(super) fn take_cancelled(&mut self, now: Instant) -> Vec<(Orphan, Claimed)> {
+        let late = |pending: &Pending| {
+            pending
+                .cancelled
+                .is_some_and(|since| now >= since + CANCELLED_GRACE)
+        };
+        let late = self.pending.iter().filter(|(_, pending)| late(pending));
+        let ids: Vec<Id> = late.map(|(id, _)| id.clone()).collect();
+        ids.iter().filter_map(|id| self.take(id)).collect()
+    }
+
+    /// Takes all requests; none can be entered afterwards.
+    pub(super) fn close(&mut self) -> Vec<(Orphan, Claimed)> {
+        self.closed = true;
+        self.streams_due = None;
+        let ids: Vec<Id> = self.pending.keys().cloned().collect();
+        ids.iter().filter_map(|id| self.take(id)).collect()
+    }
+
+    fn take(&mut self, id: &Id) -> Option<(Orphan, Claimed)> {
+        let id_text = self.pending.get(id)?.id_text.clone();
+        let claimed = self.claim(id)?;
+        Some((
+            Orphan {
+                post: claimed.post,
+                id_text,
+            },
+            claimed,
+        ))
+    }
+
+    /// The posts that have waited long enough to become streams.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<u64> {
+        let due = |post: &Post| post.stream_due().is_some_and(|due| now >= due);
+        self.posts
+            .iter()
+            .filter(|(_, post)| due(post))
+            .map(|(no, _)| *no)
+            .collect()
+    }
+
+    /// Whether `initialize` has waited longer than `timeout`.
+    pub(super) fn start_overdue(&self, timeout: Duration, now: Instant) -> bool {
+        self.posts
+            .values()
+            .any(|post| post.is_initialize && now >= post.since + timeout)
+    }
+
+    /// Whether the reader thread has something to do at `now`.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let posts = self.posts.values().filter_map(Post::stream_due);
+        let cancelled = self
+            .pending
+            .values()
+            .filter_map(|pending| pending.cancelled);
+        let starting = self
+            .posts
+            .values()
+            .any(|post| post.is_initialize && post.is_stream);
+        starting
+            || self.streams_due.is_some_and(|due| now >= due)
+            || posts.into_iter().any(|due| now >= due)
+            || cancelled
+                .into_iter()
+                .any(|since| now >= since + CANCELLED_GRACE)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+}

@@ -1,0 +1,189 @@
+//! `check`: reads the configuration, starts each server once, and prints what it offers.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use serde_json::{Value, json};
+
+use crate::auth::Principal;
+use crate::config::{Config, Server};
+use crate::launch;
+use crate::mcp;
+use crate::supervisor::{Child, Event, Limits, Waker};
+
+/// What a server may offer: the request that lists it, and the member that holds the list.
+const LISTS: [(&str, &str); 4] = [
+    ("tools", "tools"),
+    ("resources", "resources"),
+    ("resources/templates", "resourceTemplates"),
+    ("prompts", "prompts"),
+];
+
+/// Some server does not work.
+#[derive(Debug)]
+pub(crate) enum CheckError {
+    Servers { failed: usize, of: usize },
+    Output(io::Error),
+}
+
+impl fmt::Display for CheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Servers { failed, of } => write!(f, "{failed} of {of} servers do not work"),
+            Self::Output(error) => write!(f, "cannot write to stdout: {error}"),
+        }
+    }
+}
+
+/// Checks all servers of a configuration that is known to be well-formed.
+///
+/// # Errors
+/// [`CheckError`] if any server does not answer as it should.
+pub(crate) fn run(config: &Config, out: &mut impl Write) -> Result<(), CheckError> {
+    let mut failed = 0;
+    for server in &config.servers {
+        let line = match check(config, server) {
+            Ok(offer) => format!("{}: {offer}", server.name),
+            Err(why) => {
+                failed += 1;
+                format!("{}: FAILED: {why}", server.name)
+            }
+        };
+        writeln!(out, "{line}").map_err(CheckError::Output)?;
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(CheckError::Servers {
+            failed,
+            of: config.servers.len(),
+        }),
+    }
+}
+
+/// A child to talk with, one question at a time.
+struct Talk {
+    child: Child,
+    lines: Option<Sender<Vec<u8>>>,
+    heard: Receiver<Heard>,
+    deadline: Instant,
+}
+
+enum Heard {
+    Message(Value),
+    Ended(String),
+}
+
+fn check(config: &Config, server: &Server) -> Result<String, String> {
+    let mut talk = Talk::start(config, server)?;
+    let offer = talk.ask_all();
+    let stderr = talk.child.stderr();
+    talk.lines = None;
+    talk.child.stop();
+    offer.map_err(|why| match stderr.last(5) {
+        lines if lines.is_empty() => why,
+        lines => format!("{why}; its last lines on stderr:\n  {}", lines.join("\n  ")),
+    })
+}
+
+impl Talk {
+    fn start(config: &Config, server: &Server) -> Result<Self, String> {
+        let launch = launch::prepare(server, &Principal::anonymous(), &server.name)?;
+        let limits = Limits {
+            max_message: config.max_message,
+            stop_grace: config.stop_grace,
+            kill_grace: config.kill_grace,
+        };
+        let waker = Waker::new().map_err(|error| error.to_string())?;
+        let (lines, source) = bounded::<Vec<u8>>(1);
+        let (sink, heard) = unbounded();
+        let child = Child::start(
+            launch,
+            limits,
+            waker,
+            move || source.recv().ok(),
+            move |event| {
+                let heard = match event {
+                    Event::Line(line) => serde_json::from_slice(line).ok().map(Heard::Message),
+                    Event::Exited(reason) => Some(Heard::Ended(reason.to_string())),
+                    Event::TooLong | Event::Woken => None,
+                };
+                if let Some(heard) = heard {
+                    // Nobody listens any more once the check is through.
+                    let _ = sink.send(heard);
+                }
+            },
+        )
+        .map_err(|error| error.to_string())?;
+        let deadline = Instant::now() + config.start_timeout;
+        Ok(Self {
+            child,
+            lines: Some(lines),
+            heard,
+            deadline,
+        })
+    }
+
+    fn ask_all(&mut self) -> Result<String, String> {
+        let [.., newest] = mcp::LEGACY_VERSIONS;
+        let client = json!({ "name": "mcp-broker check", "version": env!("CARGO_PKG_VERSION") });
+        let hello = self.ask(
+            "initialize",
+            json!({ "protocolVersion": newest, "capabilities": {}, "clientInfo": client }),
+        )?;
+        self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+        let text = |path: &str| hello.pointer(path).and_then(Value::as_str).unwrap_or("?");
+        let mut offer = vec![format!(
+            "{} {}, protocol {}",
+            text("/serverInfo/name"),
+            text("/serverInfo/version"),
+            text("/protocolVersion")
+        )];
+        for (what, member) in LISTS {
+            let capability = what.split('/').next().unwrap_or(what);
+            if hello
+                .pointer(&format!("/capabilities/{capability}"))
+                .is_none()
+            {
+                continue;
+            }
+            // A list that was not promised in so many words may be missing.
+            if let Ok(result) = self.ask(&format!("{what}/list"), json!({})) {
+                let count = result
+                    .get(member)
+                    .and_then(Value::as_array)
+                    .map_or(0, Vec::len);
+                offer.push(format!("{count} {}", what.replace('/', " ")));
+            }
+        }
+        Ok(offer.join(", "))
+    }
+
+    fn say(&self, message: &Value) {
+        if let Some(lines) = &self.lines {
+            // A child that has ended is heard of below.
+            let _ = lines.send(message.to_string().into_bytes());
+        }
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> Result<Value, String> {
+        self.say(&json!({ "jsonrpc": "2.0", "id": method, "method": method, "params": params }));
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match self.heard.recv_timeout(left.max(Duration::from_millis(1))) {
+                Ok(Heard::Message(mut answer)) if answer["id"] == method => {
+                    return match answer.get("error") {
+                        Some(error) => Err(format!("{method} was refused: {error}")),
+                        None => Ok(answer["result"].take()),
+                    };
+                }
+                Ok(Heard::Message(_)) => {}
+                Ok(Heard::Ended(reason)) => {
+                    return Err(format!("it ended before it answered {method}: {reason}"));
+                }
+                Err(_) => return Err(format!("no answer to {method} in time")),
+            }
+        }
+    }
+}

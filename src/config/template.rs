@@ -1,0 +1,193 @@
+//! A value of a server's `env`, with placeholders that are filled in for each child: who the user
+//! is is known only when their session opens. Values are secrets more often than not, so nothing
+//! here can be printed by accident.
+
+use std::fmt;
+
+use crate::auth::{self, Principal};
+
+use super::nearest::nearest;
+
+/// A parsed `env` value. `$$` stands for one dollar sign; a dollar sign before anything but `{` or
+/// `$` is itself.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Template {
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, PartialEq)]
+enum Piece {
+    Literal(String),
+    UserName,
+    UserToken,
+    UserEnv(String),
+    BrokerEnv(String),
+}
+
+/// A value, ready for a child's environment.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Filled {
+    pub(crate) value: String,
+    /// Whether any placeholder was used: then the value is to be struck out of whatever the child
+    /// writes.
+    pub(crate) secret: bool,
+}
+
+/// Why a value cannot be had for this user. Names what is missing, never what is there.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum MissingValue {
+    /// The user's token was made without this key.
+    UserEnv { user: String, key: String },
+    /// Only a user who signed in has a token of their own that could be passed on.
+    UserToken { user: String },
+    /// The broker's own environment has no such variable.
+    BrokerEnv { key: String },
+}
+
+const NOT_CLOSED: &str =
+    "a placeholder is not closed: \"${\" needs \"}\", and \"$${\" stands for itself";
+
+impl Template {
+    /// Reads a value as it stands in the file. The error names the placeholder.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            literal.push_str(before);
+            if let Some(after) = after.strip_prefix('$') {
+                literal.push('$');
+                rest = after;
+            } else if let Some(after) = after.strip_prefix('{') {
+                let (name, after) = after.split_once('}').ok_or(NOT_CLOSED)?;
+                if !literal.is_empty() {
+                    pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+                }
+                pieces.push(placeholder(name)?);
+                rest = after;
+            } else {
+                literal.push('$');
+                rest = after;
+            }
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(literal));
+        }
+        Ok(Self { pieces })
+    }
+
+    /// The value for one user. `broker_env` reads the broker's own environment, by name.
+    pub(crate) fn fill(
+        &self,
+        principal: &Principal,
+        broker_env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Filled, MissingValue> {
+        let mut filled = Filled {
+            value: String::new(),
+            secret: false,
+        };
+        for piece in &self.pieces {
+            filled.secret |= !matches!(piece, Piece::Literal(_));
+            let user = || principal.name.to_string();
+            match piece {
+                Piece::Literal(text) => filled.value.push_str(text),
+                Piece::UserName => filled.value.push_str(&principal.name),
+                Piece::UserToken => return Err(MissingValue::UserToken { user: user() }),
+                Piece::UserEnv(key) => match principal.env.get(key) {
+                    Some(value) => filled.value.push_str(value),
+                    None => {
+                        return Err(MissingValue::UserEnv {
+                            user: user(),
+                            key: key.clone(),
+                        });
+                    }
+                },
+                Piece::BrokerEnv(key) => match broker_env(key) {
+                    Some(value) => filled.value.push_str(&value),
+                    None => return Err(MissingValue::BrokerEnv { key: key.clone() }),
+                },
+            }
+        }
+        Ok(filled)
+    }
+
+    /// The variables of the broker's own environment that this value needs.
+    pub(super) fn broker_keys(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::BrokerEnv(key) => Some(key.as_str()),
+            _ => None,
+        })
+    }
+}
+
+fn placeholder(name: &str) -> Result<Piece, String> {
+    match name {
+        "user.name" => return Ok(Piece::UserName),
+        "user.token" => return Ok(Piece::UserToken),
+        _ => {}
+    }
+    if let Some(key) = name
+        .strip_prefix("user.env.")
+        .filter(|key| auth::is_env_key(key))
+    {
+        return Ok(Piece::UserEnv(key.to_owned()));
+    }
+    if let Some(key) = name
+        .strip_prefix("env.")
+        .filter(|key| auth::is_env_key(key))
+    {
+        return Ok(Piece::BrokerEnv(key.to_owned()));
+    }
+    // MCP clients write `${KEY}` and `${env:KEY}`; here it must be said whose KEY is meant.
+    let key = name.strip_prefix("env:").unwrap_or(name);
+    let meant = match nearest(name, ["user.name", "user.token"]) {
+        Some(known) => known.to_owned(),
+        None if auth::is_env_key(key) && !key.contains('.') => format!("env.{key}"),
+        None => return Err(format!("unknown placeholder \"${{{name}}}\"")),
+    };
+    Err(format!(
+        "unknown placeholder \"${{{name}}}\", did you mean \"${{{meant}}}\"?"
+    ))
+}
+
+/// Says that there is a template, not what is in it: operators write passwords into configuration
+/// files.
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Template(..)")
+    }
+}
+
+impl fmt::Debug for Filled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filled")
+            .field("secret", &self.secret)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for MissingValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UserEnv { user, key } => write!(
+                f,
+                "user {user} has no env {key}: it is given by `token add NAME --env {key}=VALUE`"
+            ),
+            Self::UserToken { user } => {
+                write!(
+                    f,
+                    "user {user} has no token to pass on: \
+                     only sign-in provides ${{user.token}}, \
+                     and of a static token the broker keeps only the hash"
+                )
+            }
+            Self::BrokerEnv { key } => write!(f, "the broker's own environment has no {key}"),
+        }
+    }
+}
+
+impl std::error::Error for MissingValue {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+//! The client's socket: everything that arrives from outside arrives here first.
+//!
+//! tiny_http 0.12 can be killed, starved and tricked by a single client, so it never meets one:
+//! it listens on a private Unix socket, and the edge passes it complete, bounded, unambiguous
+//! requests, one at a time per connection. The edge knows HTTP/1.1 and nothing of MCP; what it
+//! refuses, it answers by itself. One thread accepts (`edge`), one serves each connection
+//! (`c:1042`), and it notices at once when a client goes.
+
+mod body;
+mod chunked;
+mod connection;
+mod head;
+mod inner;
+mod refuse;
+mod relay;
+mod response;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use socket2::{SockRef, Socket, TcpKeepalive};
+
+use crate::thread::{self, Joined};
+use body::UploadBudget;
+pub(crate) use head::{CONNECTION_FIELD, PEER_FIELD};
+use inner::Pool;
+use refuse::Refusal;
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timings {
+    /// For a request's head, and for a body's first bytes.
+    pub(crate) head: Duration,
+    /// Between two requests.
+    pub(crate) idle: Duration,
+    /// For taking any byte of what it is given.
+    pub(crate) stall: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The bounds of the edge, and what it calls.
+pub(crate) struct Options {
+    pub(crate) timings: Timings,
+    /// Largest request body, in bytes.
+    pub(crate) max_body: usize,
+    pub(crate) max_connections: usize,
+    /// 0 means unlimited. Does not count trusted proxies.
+    pub(crate) max_connections_per_address: usize,
+    /// Hops whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<IpAddr>,
+    /// The connection of this number has ended, with or without a request in flight.
+    pub(crate) gone: Box<dyn Fn(u64) + Send + Sync>,
+    /// tiny_http has stopped listening: no request can be served any more.
+    pub(crate) failed: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Pending connections the kernel keeps while the edge is busy.
+const BACKLOG: i32 = 4096;
+/// A peer that acknowledges nothing for so long is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE_MS: i64 = 50;
+
+/// A listening socket for clients.
+pub(crate) struct Listener {
+    socket: Socket,
+}
+
+impl Listener {
+    /// # Errors
+    /// The OS error, for instance `AddrInUse`.
+    pub(crate) fn tcp(addr: SocketAddr) -> io::Result<Self> {
+        let domain = socket2::Domain::for_address(addr);
+        let socket = Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        Self::listening(socket)
+    }
+
+    /// # Errors
+    /// The OS error, for instance `AddrInUse` if something exists at `path`.
+    pub(crate) fn unix(path: &std::path::Path) -> io::Result<Self> {
+        let socket = Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
+        Self::listening(socket)
+    }
+
+    fn listening(socket: Socket) -> io::Result<Self> {
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket })
+    }
+
+    /// The address that was really bound; `None` for a Unix socket.
+    pub(crate) fn tcp_addr(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
+    }
+}
+
+/// What all connections share.
+struct Shared {
+    options: Options,
+    pool: Pool,
+    upload_budget: UploadBudget,
+    stopping: AtomicBool,
+    /// Wakes the accepting thread.
+    wake: OwnedFd,
+}
+
+impl Shared {
+    fn wake(&self) {
+        // EAGAIN means that it has been woken often enough.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+/// The running edge; dropping it closes all connections and joins their threads.
+pub(crate) struct Edge {
+    shared: Arc<Shared>,
+    thread: Option<Joined<()>>,
+}
+
+impl Edge {
+    /// Starts to serve; `inner` is where tiny_http listens.
+    ///
+    /// # Errors
+    /// The OS error if no descriptor or no thread is left.
+    pub(crate) fn start(options: Options, listener: Listener, inner: PathBuf) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            upload_budget: UploadBudget::new(options.max_body),
+            options,
+            pool: Pool::new(inner),
+            stopping: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        });
+        let acceptor = Acceptor::new(Arc::clone(&shared), listener);
+        let thread = thread::spawn("edge", move || acceptor.run())?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.wake();
+        drop(self.thread.take());
+    }
+}
+
+struct Served {
+    socket: Arc<Socket>,
+    address: Option<IpAddr>,
+    thread: Joined<()>,
+}
+
+/// The accepting thread: owns all connections, and joins their threads.
+struct Acceptor {
+    shared: Arc<Shared>,
+    listener: Listener,
+    served: HashMap<u64, Served>,
+    by_address: HashMap<IpAddr, usize>,
+    last_no: u64,
+    ended: (Sender<u64>, Receiver<u64>),
+}
+
+impl Acceptor {
+    fn new(shared: Arc<Shared>, listener: Listener) -> Self {
+        Self {
+            shared,
+            listener,
+            served: HashMap::new(),
+            by_address: HashMap::new(),
+            last_no: 0,
+            ended: unbounded(),
+        }
+    }
+
+    fn run(mut self) {
+        while !self.shared.stopping.load(Ordering::Acquire) {
+            let mut fds = [
+                PollFd::new(&self.listener.socket, PollFlags::IN),
+                PollFd::new(&self.shared.wake, PollFlags::IN),
+            ];
+            // EINTR is one more turn of the loop.
+            let _ = poll(&mut fds, None);
+            let [incoming, woken] = fds.map(|fd| !fd.revents().is_empty());
+            if woken {
+                // EAGAIN: somebody else's wake-up was counted in.
+                let _ = rustix::io::read(&self.shared.wake, &mut [0u8; 8]);
+                self.join_ended();
+            }
+            if incoming {
+                self.accept();
+            }
+        }
+        for served in self.served.values() {
+            // ENOTCONN: it is closed already.
+            let _ = served.socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Takes connections until none is left; one is never left waiting on purpose.
+    fn accept(&mut self) {
+        loop {
+            match self.listener.socket.accept() {
+                Ok((socket, address)) => {
+                    let address = address.as_socket().map(|addr| addr.ip().to_canonical());
+                    self.take(socket, address);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    log::error!("cannot accept a connection: {error}");
+                    let mut wake = [PollFd::new(&self.shared.wake, PollFlags::IN)];
+                    let pause = rustix::event::Timespec {
+                        tv_sec: 0,
+                        tv_nsec: ACCEPT_PAUSE_MS * 1_000_000,
+                    };
+                    // A connection that ends cuts the pause short: it frees what was missing.
+                    let _ = poll(&mut wake, Some(&pause));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, socket: Socket, address: Option<IpAddr>) {
+        let options = &self.shared.options;
+        let per_address = options.max_connections_per_address;
+        let counted = address.filter(|ip| !options.trusted_proxies.contains(ip));
+        if self.served.len() >= options.max_connections {
+            return turn_away(&socket, "too many connections");
+        }
+        let others = counted
+            .and_then(|ip| self.by_address.get(&ip))
+            .copied()
+            .unwrap_or(0);
+        if per_address > 0 && others >= per_address {
+            return turn_away(&socket, "too many connections from your address");
+        }
+        if let Err(error) = prepare(&socket, address.is_some()) {
+            log::debug!("connection lost before it began: {error}");
+            return;
+        }
+        self.last_no += 1;
+        let (no, socket) = (self.last_no, Arc::new(socket));
+        let (shared, own, ended) = (
+            Arc::clone(&self.shared),
+            Arc::clone(&socket),
+            self.ended.0.clone(),
+        );
+        let thread = thread::spawn(format!("c:{no}"), move || {
+            // Reports the end also when the thread panics.
+            let _report = Report {
+                no,
+                ended,
+                shared: Arc::clone(&shared),
+            };
+            connection::serve(&shared, no, &own, address);
+        });
+        match thread {
+            Ok(thread) => {
+                if let Some(ip) = counted {
+                    *self.by_address.entry(ip).or_default() += 1;
+                }
+                self.served.insert(
+                    no,
+                    Served {
+                        socket,
+                        address: counted,
+                        thread,
+                    },
+                );
+            }
+            Err(error) => {
+                log::error!("cannot start a thread for a connection: {error}");
+                turn_away(&socket, "no thread to serve this connection");
+            }
+        }
+    }
+
+    fn join_ended(&mut self) {
+        while let Ok(no) = self.ended.1.try_recv() {
+            let Some(Served {
+                address, thread, ..
+            }) = self.served.remove(&no)
+            else {
+                continue;
+            };
+            thread.join();
+            if let Some(ip) = address
+                && let Some(count) = self.by_address.get_mut(&ip)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_address.remove(&ip);
+                }
+            }
+        }
+    }
+}
+
+struct Report {
+    no: u64,
+    ended: Sender<u64>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        // The acceptor is gone only when nothing is left to report to.
+        let _ = self.ended.send(self.no);
+        self.shared.wake();
+    }
+}
+
+fn prepare(socket: &Socket, is_tcp: bool) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    if !is_tcp {
+        return Ok(());
+    }
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES),
+    )
+}
+
+/// Says why, without waiting for the client: it may not get it if it is still sending.
+fn turn_away(socket: &Socket, why: &'static str) {
+    let _ = socket.set_nonblocking(true);
+    // Takes what has come already, or closing would reset the connection and the answer with it.
+    let _ = rustix::io::read(socket, &mut [0u8; 4096]);
+    let _ = rustix::io::write(socket, &Refusal::Busy(why).response());
+    let _ = socket.shutdown(Shutdown::Write);
+}
+
+#[cfg(test)]
+mod tests;

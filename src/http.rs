@@ -1,0 +1,154 @@
+//! The HTTP side: tiny_http's accept loop, and from a request to whoever serves it.
+//!
+//! Only this module and those below it know tiny_http, which hears nobody but the edge. The loop
+//! looks at heads, never at bodies, and hands the whole request on: to a session's threads, or
+//! to an opener's where there is no session yet. Statuses are chosen in `reply`.
+
+mod exchange;
+mod mcp;
+mod policy;
+mod reply;
+mod request;
+mod route;
+mod sse;
+
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::auth::Authenticator;
+use crate::session::{Registry, Session};
+use crate::thread::Joined;
+pub(crate) use policy::Policy;
+use reply::{Answer, Face};
+use request::Incoming;
+use route::Route;
+
+/// Threads that open sessions at a time; more are told to come again.
+const OPENERS_MAX: usize = 64;
+
+/// What requests are served with.
+pub(crate) struct App {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) policy: Policy,
+    /// Names of the servers; the first is also at `/mcp` if it is the only one.
+    pub(crate) servers: Vec<Arc<str>>,
+    /// The status for a session that is no more: 404, or 410 where so configured.
+    pub(crate) gone_status: u16,
+    departures: Departures,
+    openers: Mutex<Vec<Joined<()>>>,
+    stopping: AtomicBool,
+}
+
+impl App {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        authenticator: Arc<Authenticator>,
+        policy: Policy,
+        servers: Vec<Arc<str>>,
+        gone_status: u16,
+    ) -> Self {
+        Self {
+            registry,
+            authenticator,
+            policy,
+            servers,
+            gone_status,
+            departures: Departures::default(),
+            openers: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The client of a connection has gone: tells the session that served it last.
+    pub(crate) fn gone(&self, connection: u64) {
+        self.departures.tell(connection);
+    }
+
+    /// Lets [`run`] return when `server` is unblocked, and waits for the openers.
+    pub(crate) fn stop(&self, server: &tiny_http::Server) {
+        self.stopping.store(true, Ordering::Release);
+        server.unblock();
+        let openers = std::mem::take(&mut *self.openers.lock());
+        drop(openers);
+    }
+
+    /// Threads of openers that are still running.
+    fn openers(&self) -> usize {
+        let mut openers = self.openers.lock();
+        openers.retain(|opener| !opener.is_finished());
+        openers.len()
+    }
+}
+
+/// The accept loop: thread `accept`.
+///
+/// # Errors
+/// tiny_http has lost its listener: nothing can be served any more.
+pub(crate) fn run(app: &Arc<App>, server: &tiny_http::Server) -> io::Result<()> {
+    loop {
+        match server.recv() {
+            Ok(request) => {
+                // The panic has been logged by the hook; the request answers for itself.
+                let _ = catch_unwind(AssertUnwindSafe(|| handle(app, request)));
+            }
+            Err(_) if app.stopping.load(Ordering::Acquire) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn handle(app: &Arc<App>, request: tiny_http::Request) {
+    let mut face = Face {
+        origin: None,
+        gone_status: app.gone_status,
+    };
+    let incoming = match Incoming::read(&request) {
+        Ok(incoming) => incoming,
+        Err(answer) => return reply::send(request, &answer, &face),
+    };
+    match app
+        .policy
+        .check(incoming.host.as_deref(), incoming.origin.as_deref())
+    {
+        Ok(origin) => face.origin = origin,
+        Err(answer) => return reply::send(request, &answer, &face),
+    }
+    let answer = match route::find(&app.servers, &incoming.method, request.url()) {
+        Route::Mcp(server) => return mcp::serve(app, request, incoming, face, &server),
+        Route::Preflight => Answer::Preflight,
+        Route::Health if app.registry.is_draining() => Answer::Draining,
+        Route::Health => Answer::Healthy,
+        Route::MethodNotAllowed(allow) => Answer::MethodNotAllowed(allow),
+        Route::NotFound => Answer::NotFound,
+    };
+    reply::send(request, &answer, &face);
+}
+
+/// Which session a connection's request went to, so that it hears of the client's going.
+#[derive(Default)]
+struct Departures(Mutex<HashMap<u64, Weak<Session>>>);
+
+impl Departures {
+    fn watch(&self, connection: u64, session: &Arc<Session>) {
+        self.0.lock().insert(connection, Arc::downgrade(session));
+    }
+
+    fn tell(&self, connection: u64) {
+        let session = self.0.lock().remove(&connection);
+        if let Some(session) = session.and_then(|session| session.upgrade()) {
+            session.gone(connection);
+        }
+    }
+}
+
+/// The time of a request, read once.
+fn now() -> Instant {
+    Instant::now()
+}

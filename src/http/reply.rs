@@ -1,0 +1,328 @@
+//! Every answer's HTTP face: status, fields and body, chosen in one place.
+
+use std::io::Cursor;
+
+use tiny_http::{Header, Request, Response, StatusCode};
+
+use crate::auth::AuthError;
+use crate::bridge::{Refusal, Reply};
+use crate::jsonrpc::{ParseError, code, error_response};
+use crate::mcp::{self, header};
+use crate::session::{FindError, OpenError};
+
+/// Seconds after which it is worth trying again when all sessions are taken.
+const RETRY_AFTER_FULL: &str = "30";
+const RETRY_AFTER_BUSY: &str = "1";
+
+/// An answer that is known without any child.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// To the edge: a thread of tiny_http serves this connection.
+    Proof,
+    Healthy,
+    Draining,
+    Preflight,
+    Deleted,
+    NotFound,
+    MethodNotAllowed(&'static str),
+    RepeatedField,
+    HostForbidden,
+    OriginForbidden,
+    Unauthorized(AuthError),
+    UnsupportedVersion,
+    WrongContentType,
+    NotAcceptable(&'static str),
+    SessionIdMissing,
+    NoSession(FindError),
+    TooManyOpening,
+    OpenFailed(OpenError),
+    BodyIncomplete,
+    NotMessage(ParseError),
+}
+
+type Fields = Vec<(&'static str, String)>;
+
+/// What goes over the wire.
+struct Rendered {
+    status: u16,
+    fields: Fields,
+    body: Vec<u8>,
+}
+
+impl Rendered {
+    fn plain(status: u16, text: &str) -> Self {
+        let fields = vec![("Content-Type", "text/plain; charset=utf-8".to_owned())];
+        Self {
+            status,
+            fields,
+            body: format!("{text}\n").into_bytes(),
+        }
+    }
+
+    fn empty(status: u16) -> Self {
+        Self {
+            status,
+            fields: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    fn json(status: u16, json: &[u8]) -> Self {
+        let fields = vec![("Content-Type", "application/json".to_owned())];
+        Self {
+            status,
+            fields,
+            body: json.to_vec(),
+        }
+    }
+
+    /// A JSON-RPC error response; `id` is the text of the request's id.
+    fn error(status: u16, id: &str, code: i32, message: &str) -> Self {
+        Self::json(status, error_response(id, code, message).as_bytes())
+    }
+
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.fields.push((name, value.to_owned()));
+        self
+    }
+}
+
+/// What the answers to one client have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Face {
+    /// The page that asks, if it may.
+    pub(super) origin: Option<String>,
+    /// The status for a session that is no more: 404, or 410 where so configured.
+    pub(super) gone_status: u16,
+}
+
+impl Face {
+    /// The fields that let the page read the answer (Fetch standard, "CORS protocol").
+    pub(super) fn cors_fields(&self) -> Fields {
+        let Some(origin) = &self.origin else {
+            return Vec::new();
+        };
+        vec![
+            ("Access-Control-Allow-Origin", origin.clone()),
+            (
+                "Access-Control-Expose-Headers",
+                format!("{}, WWW-Authenticate", header::SESSION_ID),
+            ),
+            ("Vary", "Origin".to_owned()),
+        ]
+    }
+}
+
+/// Answers a request.
+pub(super) fn send(request: Request, answer: &Answer, face: &Face) {
+    respond(request, render(answer, face), face);
+}
+
+/// Answers a request with what the bridge says.
+pub(super) fn send_reply(request: Request, reply: &Reply<'_>, face: &Face) {
+    respond(request, render_reply(reply, face), face);
+}
+
+fn respond(request: Request, rendered: Rendered, face: &Face) {
+    let Rendered {
+        status,
+        fields,
+        body,
+    } = rendered;
+    let headers = fields
+        .into_iter()
+        .chain(face.cors_fields())
+        .filter_map(field)
+        .collect();
+    let len = body.len();
+    let response = Response::new(
+        StatusCode(status),
+        headers,
+        Cursor::new(body),
+        Some(len),
+        None,
+    )
+    // With the length known there is nothing that chunks would be good for.
+    .with_chunked_threshold(usize::MAX);
+    // Fails when the edge has closed, because the client has gone.
+    if let Err(error) = request.respond(response) {
+        log::debug!("answer lost: {error}");
+    }
+}
+
+/// tiny_http would write line ends in a value as they are (CVE-2026-66753), so a value that has
+/// anything but visible ASCII and spaces is not sent at all.
+fn field((name, value): (&'static str, String)) -> Option<Header> {
+    if !value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        log::error!("field {name} not sent: its value is not printable");
+        return None;
+    }
+    Header::from_bytes(name, value).ok()
+}
+
+fn render(answer: &Answer, face: &Face) -> Rendered {
+    let error = |status, code, message: &str| Rendered::error(status, "null", code, message);
+    match answer {
+        Answer::Proof | Answer::Deleted => Rendered::empty(204),
+        Answer::Healthy => Rendered::plain(200, "ok"),
+        Answer::Draining => Rendered::plain(503, "shutting down"),
+        Answer::Preflight => preflight(),
+        Answer::NotFound => Rendered::plain(
+            404,
+            "not found: the MCP endpoint is /mcp, or /mcp/NAME of a server",
+        ),
+        Answer::MethodNotAllowed(allow) => {
+            Rendered::plain(405, "method not allowed").with("Allow", allow)
+        }
+        Answer::RepeatedField => error(400, code::INVALID_REQUEST, "a header field stands twice"),
+        Answer::HostForbidden => error(
+            403,
+            code::INVALID_REQUEST,
+            "this Host is not served: set public_url to the URL that clients use",
+        ),
+        Answer::OriginForbidden => error(
+            403,
+            code::INVALID_REQUEST,
+            "this Origin may not ask: add it to allowed_origins",
+        ),
+        Answer::Unauthorized(why) => unauthorized(*why),
+        Answer::UnsupportedVersion => error(
+            400,
+            code::SERVER_ERROR,
+            &format!(
+                "unsupported MCP-Protocol-Version: supported are {}, beginning with initialize",
+                mcp::LEGACY_VERSIONS.join(", ")
+            ),
+        ),
+        Answer::WrongContentType => error(
+            415,
+            code::INVALID_REQUEST,
+            "Content-Type must be application/json",
+        ),
+        Answer::NotAcceptable(types) => error(
+            406,
+            code::INVALID_REQUEST,
+            &format!("Accept must list {types}"),
+        ),
+        Answer::SessionIdMissing => error(
+            400,
+            code::INVALID_REQUEST,
+            "Mcp-Session-Id is missing: only initialize may come without",
+        ),
+        Answer::NoSession(FindError::Unknown) => no_session("null", face),
+        Answer::NoSession(FindError::Foreign) => error(
+            403,
+            code::INVALID_REQUEST,
+            "the session belongs to somebody else",
+        ),
+        Answer::TooManyOpening => error(
+            503,
+            code::SERVER_ERROR,
+            "too many sessions are being opened",
+        )
+        .with("Retry-After", RETRY_AFTER_BUSY),
+        Answer::OpenFailed(why) => open_failed(why),
+        Answer::BodyIncomplete => error(400, code::PARSE_ERROR, "the body is incomplete"),
+        Answer::NotMessage(why) => not_message("null", *why),
+    }
+}
+
+fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
+    let (id, why) = match reply {
+        Reply::Accepted => return Rendered::empty(202),
+        Reply::Message { json, session } => {
+            let rendered = Rendered::json(200, json);
+            return match session {
+                Some(session) => rendered.with(header::SESSION_ID, session),
+                None => rendered,
+            };
+        }
+        Reply::Refused { id, why } => (*id, why),
+    };
+    let error = |status, code, message: &str| Rendered::error(status, id, code, message);
+    match why {
+        Refusal::BodyIncomplete => error(400, code::PARSE_ERROR, "the body is incomplete"),
+        Refusal::Body(why) => not_message(id, *why),
+        Refusal::BatchNotAllowed => error(
+            400,
+            code::INVALID_REQUEST,
+            "a batch is allowed only in a session of protocol version 2025-03-26",
+        ),
+        Refusal::AlreadyInitialized => error(
+            400,
+            code::INVALID_REQUEST,
+            "the session is initialized already",
+        ),
+        Refusal::IdInFlight => error(
+            400,
+            code::INVALID_REQUEST,
+            "a request with this id is in flight",
+        ),
+        Refusal::TooManyInFlight => error(
+            429,
+            code::SERVER_ERROR,
+            "too many requests of this session are in flight",
+        )
+        .with("Retry-After", RETRY_AFTER_BUSY),
+        Refusal::StartFailed(message) => error(500, code::INTERNAL_ERROR, message),
+        Refusal::SessionEnded => no_session(id, face),
+    }
+}
+
+fn no_session(id: &str, face: &Face) -> Rendered {
+    let message = "no such session: it has ended, begin a new one with initialize";
+    Rendered::error(face.gone_status, id, code::SESSION_NOT_FOUND, message)
+}
+
+fn not_message(id: &str, why: ParseError) -> Rendered {
+    let code = match why {
+        ParseError::NotJson => code::PARSE_ERROR,
+        ParseError::NotMessage(_) => code::INVALID_REQUEST,
+    };
+    Rendered::error(400, id, code, &why.to_string())
+}
+
+/// RFC 6750 section 3: without credentials the challenge carries no error.
+fn unauthorized(why: AuthError) -> Rendered {
+    let (challenge, message) = match why {
+        AuthError::Missing => ("Bearer realm=\"mcp-broker\"", "a bearer token is needed"),
+        AuthError::Malformed => (
+            "Bearer realm=\"mcp-broker\", error=\"invalid_request\"",
+            "Authorization must be: Bearer TOKEN",
+        ),
+        AuthError::Invalid => (
+            "Bearer realm=\"mcp-broker\", error=\"invalid_token\"",
+            "the bearer token is unknown, revoked or expired",
+        ),
+    };
+    Rendered::error(401, "null", code::SERVER_ERROR, message).with("WWW-Authenticate", challenge)
+}
+
+fn open_failed(why: &OpenError) -> Rendered {
+    let error = |status, code, message: &str| Rendered::error(status, "null", code, message);
+    match why {
+        OpenError::Full => error(503, code::SERVER_ERROR, "all sessions are taken")
+            .with("Retry-After", RETRY_AFTER_FULL),
+        OpenError::Draining => error(503, code::SERVER_ERROR, "the broker is shutting down")
+            .with("Retry-After", RETRY_AFTER_FULL),
+        OpenError::Spawn(message) => error(500, code::INTERNAL_ERROR, message),
+        OpenError::NoRandomness => error(
+            500,
+            code::INTERNAL_ERROR,
+            "the operating system gave no random bytes",
+        ),
+    }
+}
+
+fn preflight() -> Rendered {
+    let headers = format!(
+        "Authorization, Content-Type, Accept, {}, {}, {}",
+        header::SESSION_ID,
+        header::PROTOCOL_VERSION,
+        header::LAST_EVENT_ID
+    );
+    Rendered::empty(204)
+        .with("Access-Control-Allow-Methods", "GET, POST, DELETE")
+        .with("Access-Control-Allow-Headers", &headers)
+        .with("Access-Control-Max-Age", "600")
+}

@@ -1,0 +1,108 @@
+//! The fields of a request's head that anybody here asks for, read once.
+
+use tiny_http::{Method, Request};
+
+use super::reply::Answer;
+use crate::edge;
+use crate::mcp::header;
+
+/// A request's head.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) method: Method,
+    /// The number the edge gave the client's connection.
+    pub(super) connection: u64,
+    /// The client's address; empty for a Unix socket.
+    pub(super) peer: String,
+    pub(super) host: Option<String>,
+    pub(super) origin: Option<String>,
+    pub(super) authorization: Option<String>,
+    pub(super) content_type: Option<String>,
+    pub(super) accept: Option<String>,
+    pub(super) session_id: Option<String>,
+    pub(super) protocol_version: Option<String>,
+    pub(super) last_event_id: Option<String>,
+}
+
+impl Incoming {
+    /// # Errors
+    /// The answer to the edge's own request, which carries no connection number; or 400 where a
+    /// field stands twice that can mean only one thing. `Accept` is a list, and is joined.
+    pub(super) fn read(request: &Request) -> Result<Self, Answer> {
+        let mut incoming = Self {
+            method: request.method().clone(),
+            connection: 0,
+            peer: String::new(),
+            host: None,
+            origin: None,
+            authorization: None,
+            content_type: None,
+            accept: None,
+            session_id: None,
+            protocol_version: None,
+            last_event_id: None,
+        };
+        let mut connection = None;
+        for field in request.headers() {
+            let is = |name: &'static str| field.field.equiv(name);
+            let value = field.value.as_str();
+            if is(edge::CONNECTION_FIELD) {
+                connection = value.parse().ok();
+                continue;
+            }
+            if is(edge::PEER_FIELD) {
+                value.clone_into(&mut incoming.peer);
+                continue;
+            }
+            let Some(slot) = incoming.slot(&is) else {
+                continue;
+            };
+            match slot {
+                Some(list) if is("Accept") => {
+                    list.push(',');
+                    list.push_str(value);
+                }
+                Some(_) => return Err(Answer::RepeatedField),
+                None => *slot = Some(value.to_owned()),
+            }
+        }
+        incoming.connection = connection.ok_or(Answer::Proof)?;
+        Ok(incoming)
+    }
+
+    fn slot(&mut self, is: &impl Fn(&'static str) -> bool) -> Option<&mut Option<String>> {
+        Some(match () {
+            () if is("Host") => &mut self.host,
+            () if is("Accept") => &mut self.accept,
+            () if is("Content-Type") => &mut self.content_type,
+            () if is("Authorization") => &mut self.authorization,
+            () if is(header::SESSION_ID) => &mut self.session_id,
+            () if is(header::PROTOCOL_VERSION) => &mut self.protocol_version,
+            () if is("Origin") => &mut self.origin,
+            () if is(header::LAST_EVENT_ID) => &mut self.last_event_id,
+            () => return None,
+        })
+    }
+
+    /// Whether the body is said to be JSON, with or without parameters.
+    pub(super) fn has_json(&self) -> bool {
+        let media_type = self.content_type.as_deref().unwrap_or_default();
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json")
+    }
+
+    /// Whether the client takes this media type (RFC 9110 section 12.5.1, without weights).
+    pub(super) fn accepts(&self, wanted: &str) -> bool {
+        let (kind, _) = wanted.split_once('/').unwrap_or_default();
+        let ranges = self.accept.as_deref().unwrap_or_default().split(',');
+        ranges
+            .map(|range| range.split(';').next().unwrap_or_default().trim())
+            .any(|range| {
+                range == "*/*"
+                    || range.eq_ignore_ascii_case(wanted)
+                    || range
+                        .strip_suffix("/*")
+                        .is_some_and(|it| it.eq_ignore_ascii_case(kind))
+            })
+    }
+}

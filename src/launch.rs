@@ -1,0 +1,62 @@
+//! From a configured server and a principal to what the supervisor starts: the command, and an
+//! environment that holds what was asked for and nothing else.
+
+use std::path::PathBuf;
+
+use crate::auth::Principal;
+use crate::config::{Server, ServerCommand};
+use crate::supervisor::Launch;
+
+/// What every child gets of the broker's own environment, so that programs are found and files
+/// have a place.
+const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+/// A literal this long may be a secret that was written into the file; a shorter one, like
+/// `true` or `debug`, would be struck out of text where it stands by chance.
+const SECRET_MIN_BYTES: usize = 8;
+/// Tells the built-in server who it speaks to.
+const DEMO_USER: &str = "MCP_BROKER_USER";
+
+/// How to start `server` for `principal`; `label` stands in logs and thread names.
+///
+/// # Errors
+/// One line that says what is missing, without any value.
+pub(crate) fn prepare(
+    server: &Server,
+    principal: &Principal,
+    label: &str,
+) -> Result<Launch, String> {
+    let broker_env = |key: &str| std::env::var(key).ok();
+    let mut env: Vec<(String, String)> = INHERITED
+        .iter()
+        .filter_map(|key| Some(((*key).to_owned(), broker_env(key)?)))
+        .collect();
+    let mut secrets: Vec<String> = principal.env.values().cloned().collect();
+    for (key, template) in &server.env {
+        let filled = template
+            .fill(principal, &broker_env)
+            .map_err(|missing| format!("server \"{}\": env {key}: {missing}", server.name))?;
+        if filled.secret || filled.value.len() >= SECRET_MIN_BYTES {
+            secrets.push(filled.value.clone());
+        }
+        env.retain(|(other, _)| other != key);
+        env.push((key.clone(), filled.value));
+    }
+    let (program, args) = match &server.command {
+        ServerCommand::Program { command, args } => (PathBuf::from(command), args.clone()),
+        ServerCommand::DemoServer => {
+            env.push((DEMO_USER.to_owned(), principal.name.to_string()));
+            let own = std::env::current_exe()
+                .map_err(|error| format!("cannot find the broker's own program: {error}"))?;
+            (own, vec!["demo-server".to_owned()])
+        }
+    };
+    let cwd = server.cwd.clone();
+    Ok(Launch {
+        label: label.to_owned(),
+        program,
+        args,
+        env,
+        cwd,
+        secrets,
+    })
+}

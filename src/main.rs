@@ -1,0 +1,118 @@
+//! mcp-broker: offers stdio MCP servers to many users over one URL, one child process a session.
+//!
+//! The modules, from the outside in; each uses only those below its line (`tests/it/tidy.rs`
+//! holds this):
+//!
+//! - `serve`, `check`: wiring; the only ones that know all others
+//! - `cli`, `config`, `launch`: what the operator wants
+//! - `http`: tiny_http's accept loop, routes, statuses, event streams
+//! - `session`: which session id belongs to whom and to which child
+//! - `bridge`: who waits for which message of one child
+//! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
+//!   `demo`: a server to try it with
+//! - `mcp`, `jsonrpc`, `thread`, `metrics`, `exit`: words that all of them share
+
+mod auth;
+mod bridge;
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod edge;
+mod exit;
+mod http;
+mod jsonrpc;
+mod launch;
+mod mcp;
+mod metrics;
+mod serve;
+mod session;
+mod supervisor;
+mod thread;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use cli::Command;
+use config::{Config, ServeArgs};
+use exit::Exit;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => {
+            // Nobody is left to be told if stderr is closed.
+            let _ = writeln!(io::stderr(), "mcp-broker: {}", failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+/// What the operator is told, in one line, and what a script is told.
+struct Failure {
+    message: String,
+    exit: Exit,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+            exit,
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let command = cli::parse(std::env::args_os().skip(1))
+        .map_err(|error| Failure::new(Exit::Usage, error))?;
+    let failed = |error: &dyn fmt::Display| Failure::new(Exit::Failure, error);
+    match command {
+        Command::Help(text) => print(text),
+        Command::Version => print(concat!("mcp-broker ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::DemoServer => demo::run().map_err(|error| failed(&error)),
+        Command::Serve(args) => {
+            let config = configure(&args)?;
+            serve::run(config).map_err(|error| failed(&error))
+        }
+        Command::Check { overrides } => {
+            let config = configure(&overrides)?;
+            check::run(&config, &mut io::stdout()).map_err(|error| failed(&error))
+        }
+        Command::Token { state_dir, action } => {
+            let state_dir = config::state_dir(state_dir, &env)
+                .map_err(|error| Failure::new(Exit::Config, error))?;
+            auth::run_token_command(action, &state_dir, SystemTime::now(), &mut io::stdout())
+                .map_err(|error| failed(&error))
+        }
+    }
+}
+
+/// Reads the configuration, and begins to log as it says.
+fn configure(args: &ServeArgs) -> Result<Config, Failure> {
+    let config = config::load(args, &env).map_err(|error| Failure::new(Exit::Config, error))?;
+    let mut logger = env_logger::Builder::new();
+    match (&config.log, env("RUST_LOG")) {
+        (Some(filter), _) => logger.parse_filters(filter),
+        (None, Some(filter)) => logger.parse_filters(&filter),
+        (None, None) => logger.parse_filters("info"),
+    };
+    logger.init();
+    thread::install_panic_hook();
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+fn env(key: &str) -> Option<String> {
+    std::env::var(key).ok()
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot write to stdout: {error}")))
+}

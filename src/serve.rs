@@ -1,0 +1,406 @@
+//! `serve`: the wiring and the order of shutting down; the only file that knows all others.
+
+mod inner;
+mod welcome;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::auth::{Authenticator, TokenError, TokenStore};
+use crate::bridge::{self, Bridge};
+use crate::config::{Config, Listen, Server};
+use crate::edge::{self, Edge, Listener};
+use crate::http::{self, App, Policy};
+use crate::launch;
+use crate::metrics;
+use crate::session::reaper::Reaper;
+use crate::session::{self, Backend, Registry, SpawnFn, SpawnRequest};
+use crate::supervisor::{Child, Event, Limits, StderrTail, Waker};
+use crate::thread;
+use inner::InnerSocket;
+
+/// How often the drain looks whether everything is answered.
+const DRAIN_TICK: Duration = Duration::from_millis(20);
+
+/// Why the broker cannot serve, or cannot go on.
+#[derive(Debug)]
+pub(crate) enum ServeError {
+    Listen {
+        listen: Listen,
+        source: io::Error,
+    },
+    StateDir {
+        path: PathBuf,
+        source: io::Error,
+    },
+    Tokens(TokenError),
+    Signals(String),
+    /// No thread or no descriptor is left.
+    Start(io::Error),
+    /// tiny_http has lost its listener.
+    Http(String),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { listen, source } => write!(f, "cannot listen on {listen}: {source}"),
+            Self::StateDir { path, source } => {
+                write!(
+                    f,
+                    "cannot use the state directory {}: {source}",
+                    path.display()
+                )
+            }
+            Self::Tokens(error) => error.fmt(f),
+            Self::Signals(why) => write!(f, "cannot handle signals: {why}"),
+            Self::Start(source) => write!(f, "cannot start: {source}"),
+            Self::Http(why) => write!(f, "the HTTP side has failed: {why}"),
+        }
+    }
+}
+
+impl From<TokenError> for ServeError {
+    fn from(error: TokenError) -> Self {
+        Self::Tokens(error)
+    }
+}
+
+/// What ends a running broker.
+enum Stop {
+    Signal,
+    Failed(String),
+}
+
+/// Serves until a signal comes.
+///
+/// # Errors
+/// [`ServeError`] if it cannot start or cannot go on.
+pub(crate) fn run(config: Config) -> Result<(), ServeError> {
+    raise_descriptor_limit();
+    let (stop, stopped) = unbounded();
+    handle_signals(stop.clone())?;
+    let (authenticator, first_token) = authenticate(&config)?;
+    let listener = listen(&config.listen)?;
+    let inner = InnerSocket::bind(&config.state_dir).map_err(|source| ServeError::StateDir {
+        path: config.state_dir.clone(),
+        source,
+    })?;
+    let server =
+        tiny_http::Server::from_listener(inner.listener().map_err(ServeError::Start)?, None)
+            .map_err(|error| ServeError::Http(error.to_string()))?;
+    let server = Arc::new(server);
+    let url = welcome::url(&config, &listener);
+    let registry = registry(&config);
+    let app = Arc::new(app(&config, &registry, &authenticator));
+    let reaper = reaper(&registry, &authenticator).map_err(ServeError::Start)?;
+    let accept = {
+        let (app, server, stop) = (Arc::clone(&app), Arc::clone(&server), stop.clone());
+        thread::spawn("accept", move || {
+            if let Err(error) = http::run(&app, &server) {
+                report(&stop, &error.to_string());
+            }
+        })
+        .map_err(ServeError::Start)?
+    };
+    let edge = start_edge(&config, &app, listener, &inner, stop).map_err(ServeError::Start)?;
+    welcome::print(&config, &url, first_token.as_deref());
+
+    let failed = wait(&stopped);
+    shut_down(&registry, &stopped, config.drain);
+    drop(reaper);
+    app.stop(&server);
+    drop(edge);
+    drop(accept);
+    if let Listen::Unix(path) = &config.listen {
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(path);
+    }
+    log::info!(
+        "stopped; lines of children that were no message: {}, messages nobody fetched: {}",
+        metrics::CHILD_GARBAGE_LINES.get(),
+        metrics::DROPPED_MESSAGES.get()
+    );
+    failed.map_or(Ok(()), |why| Err(ServeError::Http(why)))
+}
+
+/// Waits for the first reason to stop; gives the failure if it is one.
+fn wait(stopped: &Receiver<Stop>) -> Option<String> {
+    match stopped.recv() {
+        Ok(Stop::Signal) | Err(_) => None,
+        Ok(Stop::Failed(why)) => {
+            log::error!("{why}");
+            Some(why)
+        }
+    }
+}
+
+/// Lets what is in flight finish, then ends all sessions. Another signal ends them at once.
+fn shut_down(registry: &Arc<Registry>, stopped: &Receiver<Stop>, drain: Duration) {
+    registry.drain();
+    log::info!("shutting down sessions={}", registry.active());
+    let deadline = Instant::now() + drain;
+    let mut quiet = 0;
+    // A request that is just being handed over is seen the second time.
+    while quiet < 2 && Instant::now() < deadline {
+        quiet = if registry.in_flight() == 0 {
+            quiet + 1
+        } else {
+            0
+        };
+        if let Ok(Stop::Signal) = stopped.recv_timeout(DRAIN_TICK) {
+            log::warn!("second signal: stopping at once");
+            registry.kill_all();
+            break;
+        }
+    }
+    let stopping = Arc::clone(registry);
+    let (done, is_done) = unbounded::<()>();
+    let thread = thread::spawn("stop", move || {
+        stopping.stop();
+        drop(done);
+    });
+    let Ok(thread) = thread else {
+        // Without a thread to watch for signals meanwhile.
+        return registry.stop();
+    };
+    loop {
+        crossbeam_channel::select! {
+            recv(is_done) -> _ => break,
+            recv(stopped) -> _ => registry.kill_all(),
+        }
+    }
+    thread.join();
+}
+
+fn handle_signals(stop: Sender<Stop>) -> Result<(), ServeError> {
+    ctrlc::set_handler(move || {
+        // Nobody listens once everything has stopped.
+        let _ = stop.send(Stop::Signal);
+    })
+    .map_err(|error| ServeError::Signals(error.to_string()))
+}
+
+fn report(stop: &Sender<Stop>, why: &str) {
+    // Nobody listens once everything has stopped.
+    let _ = stop.send(Stop::Failed(why.to_owned()));
+}
+
+/// A connection takes four descriptors and a session takes four; the usual soft limit of 1,024
+/// would end the broker at some 200 users.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
+        log::warn!("cannot raise the limit of open files: {error}");
+    }
+}
+
+/// The tokens, and one made just now if there was none.
+fn authenticate(config: &Config) -> Result<(Arc<Authenticator>, Option<String>), ServeError> {
+    if !config.auth {
+        return Ok((Arc::new(Authenticator::new(None)?), None));
+    }
+    let store = TokenStore::open(&config.state_dir)?;
+    let mut first = None;
+    if store.list()?.is_empty() {
+        first = Some(store.add(
+            welcome::FIRST_USER,
+            Default::default(),
+            None,
+            SystemTime::now(),
+        )?);
+    }
+    Ok((Arc::new(Authenticator::new(Some(store))?), first))
+}
+
+fn listen(listen: &Listen) -> Result<Listener, ServeError> {
+    let listener = match listen {
+        Listen::Tcp(addr) => Listener::tcp(*addr),
+        Listen::Unix(path) => inner::remove_if_stale(path).and_then(|()| Listener::unix(path)),
+    };
+    listener.map_err(|source| ServeError::Listen {
+        listen: listen.clone(),
+        source,
+    })
+}
+
+fn app(config: &Config, registry: &Arc<Registry>, authenticator: &Arc<Authenticator>) -> App {
+    let mut policy = Policy::default();
+    if let Listen::Tcp(addr) = &config.listen
+        && !addr.ip().is_unspecified()
+    {
+        // A page can rebind a name to this address, but not write the address itself as Host.
+        let host = addr.to_string();
+        policy
+            .hosts
+            .extend(host.rsplit_once(':').map(|(host, _)| host.to_owned()));
+    }
+    if let Some(url) = &config.public_url {
+        policy.hosts.push(url.host.clone());
+        policy.origins.push(url.origin());
+    }
+    policy
+        .origins
+        .extend(config.allowed_origins.iter().cloned());
+    let servers = config
+        .servers
+        .iter()
+        .map(|server| server.name.as_str().into())
+        .collect();
+    let (registry, authenticator) = (Arc::clone(registry), Arc::clone(authenticator));
+    App::new(registry, authenticator, policy, servers, config.gone_status)
+}
+
+fn reaper(registry: &Arc<Registry>, authenticator: &Arc<Authenticator>) -> io::Result<Reaper> {
+    let authenticator = Arc::clone(authenticator);
+    Reaper::start(Arc::clone(registry), move || {
+        authenticator
+            .refresh(SystemTime::now())
+            .unwrap_or_else(|error| {
+                log::error!("the tokens read last stay in force: {error}");
+                Vec::new()
+            })
+    })
+}
+
+fn start_edge(
+    config: &Config,
+    app: &Arc<App>,
+    listener: Listener,
+    inner: &InnerSocket,
+    stop: Sender<Stop>,
+) -> io::Result<Edge> {
+    let app = Arc::clone(app);
+    let options = edge::Options {
+        timings: edge::Timings::default(),
+        max_body: config.max_body,
+        max_connections: max_connections(config),
+        max_connections_per_address: config.max_connections_per_address,
+        trusted_proxies: config.trusted_proxies.clone(),
+        gone: Box::new(move |connection| app.gone(connection)),
+        failed: Box::new(move || report(&stop, "tiny_http has stopped listening")),
+    };
+    Edge::start(options, listener, inner.path().to_owned())
+}
+
+/// As many as configured, and no more than there can be descriptors for: tiny_http ends for good
+/// when it finds none.
+fn max_connections(config: &Config) -> usize {
+    const RESERVED: u64 = 64;
+    const PER_CONNECTION: u64 = 4;
+    const PER_SESSION: u64 = 8;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let sessions = match config.max_sessions {
+        0 => limit / 4 / PER_SESSION,
+        max => max as u64,
+    };
+    let left = limit.saturating_sub(RESERVED + sessions * PER_SESSION) / PER_CONNECTION;
+    let possible = usize::try_from(left).unwrap_or(usize::MAX).max(1);
+    if possible < config.max_connections {
+        log::warn!("max_connections is {possible}: the limit of open files is {limit}");
+    }
+    config.max_connections.min(possible)
+}
+
+fn registry(config: &Config) -> Arc<Registry> {
+    let options = session::Options {
+        max_sessions: config.max_sessions,
+        max_sessions_per_user: config.max_sessions_per_user,
+        idle_timeout: config.idle_timeout,
+    };
+    let spawner = Spawner {
+        servers: config.servers.clone(),
+        limits: Limits {
+            max_message: config.max_message,
+            stop_grace: config.stop_grace,
+            kill_grace: config.kill_grace,
+        },
+        max_in_flight: config.max_in_flight,
+        start_timeout: config.start_timeout,
+    };
+    let spawn: SpawnFn = Box::new(move |request| spawner.spawn(request));
+    Registry::new(options, spawn)
+}
+
+/// How a session gets its child.
+struct Spawner {
+    servers: Vec<Server>,
+    limits: Limits,
+    max_in_flight: usize,
+    start_timeout: Duration,
+}
+
+impl Spawner {
+    fn spawn(&self, request: SpawnRequest<'_>) -> Result<Backend, String> {
+        let SpawnRequest {
+            server,
+            principal,
+            session,
+            label,
+            ended,
+        } = request;
+        let server = self.server(server)?;
+        let launch = launch::prepare(server, principal, label)?;
+        let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
+        let tail: Arc<OnceLock<Arc<StderrTail>>> = Arc::default();
+        let (bridge, mut outbound, mut inbound) = Bridge::new(bridge::Options {
+            server: server.name.clone(),
+            session: session.to_owned(),
+            label: label.to_owned(),
+            max_in_flight: self.max_in_flight,
+            start_timeout: self.start_timeout,
+            wake: {
+                let waker = waker.clone();
+                Box::new(move || waker.wake())
+            },
+            ended,
+            stderr: {
+                let tail = Arc::clone(&tail);
+                Box::new(move || tail.get().map(|tail| tail.last(20)).unwrap_or_default())
+            },
+        });
+        let child = Child::start(
+            launch,
+            self.limits,
+            waker,
+            move || outbound.next(),
+            move |event| match event {
+                Event::Line(line) => inbound.line(line, Instant::now()),
+                Event::TooLong => inbound.line_too_long(),
+                Event::Woken => inbound.service(Instant::now()),
+                Event::Exited(reason) => inbound.exited(&reason.to_string(), Instant::now()),
+            },
+        )
+        .map_err(|error| format!("server \"{}\": {error}", server.name))?;
+        // Set once, here; a child that has ended already has nothing to quote yet.
+        let _ = tail.set(child.stderr());
+        log::debug!(
+            "child {label} started pid={} user={}",
+            child.pid(),
+            principal.name
+        );
+        let killer = child.killer();
+        Ok(Backend {
+            bridge,
+            stop: Box::new(move || child.stop()),
+            kill: Box::new(move || killer.kill()),
+        })
+    }
+
+    fn server(&self, name: &str) -> Result<&Server, String> {
+        let found = self.servers.iter().find(|server| server.name == name);
+        found.ok_or_else(|| format!("no server \"{name}\""))
+    }
+}

@@ -1,0 +1,95 @@
+//! The private Unix socket between the edge and tiny_http, in the state directory, which nobody
+//! else can enter.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+const PREFIX: &str = "http-";
+const SUFFIX: &str = ".sock";
+
+/// The bound socket; its file goes when this is dropped.
+pub(super) struct InnerSocket {
+    listener: UnixListener,
+    /// Through the open directory, because a socket's path may not be longer than 107 bytes.
+    path: PathBuf,
+    _directory: File,
+}
+
+impl InnerSocket {
+    /// Binds a socket of this process, and removes those that killed brokers left.
+    ///
+    /// # Errors
+    /// The OS error.
+    pub(super) fn bind(state_dir: &Path) -> io::Result<Self> {
+        create_private(state_dir)?;
+        let directory = File::open(state_dir)?;
+        let through = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        for entry in fs::read_dir(state_dir)? {
+            let name = entry?.file_name();
+            let is_ours = name
+                .to_str()
+                .is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+            if is_ours {
+                remove_if_stale(&through.join(name))?;
+            }
+        }
+        let path = through.join(format!("{PREFIX}{}{SUFFIX}", std::process::id()));
+        let listener = UnixListener::bind(&path)?;
+        Ok(Self {
+            listener,
+            path,
+            _directory: directory,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The listener for tiny_http.
+    ///
+    /// # Errors
+    /// The OS error if no descriptor is left.
+    pub(super) fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
+    }
+}
+
+impl Drop for InnerSocket {
+    fn drop(&mut self) {
+        // tiny_http removes it too when its server is dropped.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Removes a socket on which nobody listens.
+///
+/// # Errors
+/// The OS error; a file that is no socket is left alone, and will be in the way of `bind`.
+pub(super) fn remove_if_stale(path: &Path) -> io::Result<()> {
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let is_socket = {
+                use std::os::unix::fs::FileTypeExt as _;
+                fs::symlink_metadata(path)?.file_type().is_socket()
+            };
+            if is_socket {
+                fs::remove_file(path)
+            } else {
+                Ok(())
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+fn create_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}

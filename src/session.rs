@@ -1,0 +1,472 @@
+//! The registry: which session id belongs to whom and to which running child.
+//!
+//! A session is minted by an `initialize`, bound to the principal whose token came with it,
+//! counted against two caps, and ended when its child dies, when nobody calls, when its
+//! principal is revoked, on DELETE and at shutdown. The registry knows *to* spawn, not *how*:
+//! it gets a [`SpawnFn`]. It returns values; statuses are chosen in `http`.
+
+pub(crate) mod reaper;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use crate::auth::Principal;
+use crate::bridge::{Bridge, Exchange};
+use crate::thread::{self, Joined};
+
+/// Random bytes of a session id: 192 bits, as 48 hexadecimal characters.
+const ID_BYTES: usize = 24;
+/// Characters of the id that stand in logs and thread names.
+const LABEL_CHARS: usize = 8;
+
+/// A running child with its bridge, as a session sees it.
+pub(crate) struct Backend {
+    pub(crate) bridge: Bridge,
+    /// Ends the child the polite way and returns when nothing of it is left. The bridge is
+    /// closed by then.
+    pub(crate) stop: Box<dyn FnOnce() + Send>,
+    /// Ends the child at once; `stop` is still to be called.
+    pub(crate) kill: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What a spawn function needs to know.
+pub(crate) struct SpawnRequest<'a> {
+    pub(crate) server: &'a str,
+    pub(crate) principal: &'a Principal,
+    pub(crate) session: &'a str,
+    pub(crate) label: &'a str,
+    /// To be called once when the backend can serve no more, with the reason.
+    pub(crate) ended: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+/// Starts a backend, or says in one line why it cannot.
+pub(crate) type SpawnFn = Box<dyn Fn(SpawnRequest<'_>) -> Result<Backend, String> + Send + Sync>;
+
+/// The bounds of a registry; 0 means unlimited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) max_sessions: usize,
+    pub(crate) max_sessions_per_user: usize,
+    /// A session without a request for so long is ended; `None` means never.
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
+/// Why no session was opened.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum OpenError {
+    /// All `max_sessions` are taken.
+    Full,
+    /// The broker is shutting down.
+    Draining,
+    /// The child could not be started.
+    Spawn(String),
+    /// The operating system gave no random bytes.
+    NoRandomness,
+}
+
+/// Why a session id was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FindError {
+    /// Never existed here, has ended, or belongs to another server.
+    Unknown,
+    /// Belongs to another principal.
+    Foreign,
+}
+
+/// One session: what an `Mcp-Session-Id` stands for.
+pub(crate) struct Session {
+    id: String,
+    principal: Principal,
+    server: Arc<str>,
+    last_active: Mutex<Instant>,
+    /// Set once the child runs; until then nobody but the opener knows the id.
+    bridge: OnceLock<Bridge>,
+    child: Mutex<Option<ChildEnd>>,
+}
+
+struct ChildEnd {
+    stop: Box<dyn FnOnce() + Send>,
+    kill: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Session {
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The first characters of the id: enough to tell sessions apart, useless to steal one.
+    pub(crate) fn label(&self) -> &str {
+        label(&self.id)
+    }
+
+    pub(crate) fn post(&self, exchange: Box<dyn Exchange>) {
+        if let Some(bridge) = self.bridge.get() {
+            bridge.post(exchange);
+        }
+    }
+
+    pub(crate) fn listen(&self, exchange: Box<dyn Exchange>, last_event_id: Option<String>) {
+        if let Some(bridge) = self.bridge.get() {
+            bridge.listen(exchange, last_event_id);
+        }
+    }
+
+    pub(crate) fn gone(&self, connection: u64) {
+        if let Some(bridge) = self.bridge.get() {
+            bridge.gone(connection);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.bridge.get().map_or(1, Bridge::in_flight)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({})", self.label())
+    }
+}
+
+/// All sessions of a broker.
+pub(crate) struct Registry {
+    options: Options,
+    spawn: SpawnFn,
+    sessions: Mutex<Sessions>,
+    /// Signalled when a spawn is through.
+    started: Condvar,
+    /// Threads that run a stop ladder.
+    stopping: Mutex<Vec<Stopping>>,
+    this: Weak<Registry>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    by_id: HashMap<String, Arc<Session>>,
+    /// Spawns that are under way.
+    starting: usize,
+    draining: bool,
+}
+
+struct Stopping {
+    thread: Joined<()>,
+    kill: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// What a try to take a slot came to.
+enum Reserve {
+    Taken(Arc<Session>),
+    /// The principal has all of its slots; these are its sessions.
+    UserFull(Vec<Arc<Session>>),
+}
+
+impl Registry {
+    pub(crate) fn new(options: Options, spawn: SpawnFn) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            options,
+            spawn,
+            sessions: Mutex::default(),
+            started: Condvar::new(),
+            stopping: Mutex::default(),
+            this: this.clone(),
+        })
+    }
+
+    /// Opens a session for `principal` on `server`: takes a slot, then starts the child. If the
+    /// principal has all of its slots, its stalest session makes room.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the slot is free again then.
+    pub(crate) fn open(
+        &self,
+        principal: &Principal,
+        server: &Arc<str>,
+        now: Instant,
+    ) -> Result<Arc<Session>, OpenError> {
+        let id = new_session_id().ok_or(OpenError::NoRandomness)?;
+        let session = loop {
+            match self.reserve(&id, principal, server, now)? {
+                Reserve::Taken(session) => break session,
+                Reserve::UserFull(sessions) => {
+                    if let Some(stalest) = stalest(sessions) {
+                        self.close(&stalest.id, "made room for a newer one of the same user");
+                    }
+                }
+            }
+        };
+        let (this, ended_id) = (self.this.clone(), id.clone());
+        let request = SpawnRequest {
+            server,
+            principal,
+            session: &id,
+            label: label(&id),
+            ended: Box::new(move |why| {
+                if let Some(registry) = this.upgrade() {
+                    registry.close(&ended_id, why);
+                }
+            }),
+        };
+        let spawned = (self.spawn)(request).map(|backend| self.begin(&session, backend));
+        let mut sessions = self.sessions.lock();
+        sessions.starting -= 1;
+        self.started.notify_all();
+        if let Err(why) = spawned {
+            sessions.by_id.remove(&id);
+            return Err(OpenError::Spawn(why));
+        }
+        drop(sessions);
+        log::info!(
+            "session opened sid={} user={} server={server}",
+            label(&id),
+            principal.name
+        );
+        Ok(session)
+    }
+
+    /// Takes a slot before the spawn, so that the caps hold however many arrive at once.
+    fn reserve(
+        &self,
+        id: &str,
+        principal: &Principal,
+        server: &Arc<str>,
+        now: Instant,
+    ) -> Result<Reserve, OpenError> {
+        let mut sessions = self.sessions.lock();
+        if sessions.draining {
+            return Err(OpenError::Draining);
+        }
+        let own = || {
+            sessions
+                .by_id
+                .values()
+                .filter(|session| session.principal == *principal)
+        };
+        let per_user = self.options.max_sessions_per_user;
+        if per_user > 0 && own().count() >= per_user {
+            return Ok(Reserve::UserFull(own().cloned().collect()));
+        }
+        let max = self.options.max_sessions;
+        if max > 0 && sessions.by_id.len() >= max {
+            return Err(OpenError::Full);
+        }
+        let session = Arc::new(Session {
+            id: id.to_owned(),
+            principal: principal.clone(),
+            server: Arc::clone(server),
+            last_active: Mutex::new(now),
+            bridge: OnceLock::new(),
+            child: Mutex::new(None),
+        });
+        sessions.by_id.insert(id.to_owned(), Arc::clone(&session));
+        sessions.starting += 1;
+        Ok(Reserve::Taken(session))
+    }
+
+    /// Puts the backend in its place. If the session was ended meanwhile, ends the backend too.
+    fn begin(&self, session: &Arc<Session>, backend: Backend) {
+        let Backend { bridge, stop, kill } = backend;
+        *session.child.lock() = Some(ChildEnd { stop, kill });
+        // Nobody else sets it.
+        let _ = session.bridge.set(bridge);
+        let still_open = self.sessions.lock().by_id.contains_key(&session.id);
+        if !still_open {
+            self.end(session, "ended while it started");
+        }
+    }
+
+    /// The session of this id, if it is this principal's on this server; counts as use.
+    ///
+    /// # Errors
+    /// [`FindError`], which tells the principal nothing about sessions of others than that they
+    /// are not its own.
+    pub(crate) fn find(
+        &self,
+        id: &str,
+        principal: &Principal,
+        server: &str,
+        now: Instant,
+    ) -> Result<Arc<Session>, FindError> {
+        let session = self
+            .sessions
+            .lock()
+            .by_id
+            .get(id)
+            .cloned()
+            .ok_or(FindError::Unknown)?;
+        if session.principal != *principal {
+            return Err(FindError::Foreign);
+        }
+        if *session.server != *server {
+            return Err(FindError::Unknown);
+        }
+        *session.last_active.lock() = now;
+        Ok(session)
+    }
+
+    /// Ends a session, for whatever reason; does nothing if it has ended. Returns at once: the
+    /// child is stopped by a thread of its own.
+    pub(crate) fn close(&self, id: &str, why: &str) {
+        let session = self.sessions.lock().by_id.remove(id);
+        if let Some(session) = session {
+            self.end(&session, why);
+        }
+    }
+
+    fn end(&self, session: &Session, why: &str) {
+        let child = session.child.lock().take();
+        let (Some(bridge), Some(child)) = (session.bridge.get(), child) else {
+            return; // still starting: `begin` will find that the session is no more
+        };
+        log::info!(
+            "session ended sid={} user={}: {why}",
+            session.label(),
+            session.principal.name
+        );
+        bridge.close();
+        let kill: Arc<dyn Fn() + Send + Sync> = Arc::from(child.kill);
+        match thread::spawn(format!("stop:{}", session.label()), child.stop) {
+            Ok(thread) => self.stopping.lock().push(Stopping { thread, kill }),
+            Err(error) => {
+                // The threads of the child go with its pipes; nobody is left to join them.
+                log::error!(
+                    "cannot start a thread to stop sid={}: {error}",
+                    session.label()
+                );
+                kill();
+            }
+        }
+    }
+
+    /// Does what time brings: ends idle sessions, wakes bridges that have something due, joins
+    /// the threads of sessions that have stopped.
+    pub(crate) fn tick(&self, now: Instant) {
+        self.close_idle(now);
+        for session in self.all() {
+            if let Some(bridge) = session.bridge.get() {
+                bridge.tick(now);
+            }
+        }
+        let stopped: Vec<Stopping> = self
+            .stopping
+            .lock()
+            .extract_if(.., |it| it.thread.is_finished())
+            .collect();
+        drop(stopped);
+    }
+
+    /// Ends the sessions without a request for `idle_timeout`. One that waits for an answer is
+    /// not idle; one with an open stream and no requests is.
+    fn close_idle(&self, now: Instant) {
+        let Some(timeout) = self.options.idle_timeout else {
+            return;
+        };
+        for session in self.all() {
+            let idle = now.saturating_duration_since(*session.last_active.lock());
+            if idle >= timeout && session.in_flight() == 0 {
+                self.close(&session.id, "idle");
+            }
+        }
+    }
+
+    /// Ends all sessions of these principals.
+    pub(crate) fn close_principals(&self, revoked: &[Principal]) {
+        for session in self.all() {
+            if revoked.contains(&session.principal) {
+                self.close(&session.id, "the token was revoked or has expired");
+            }
+        }
+    }
+
+    /// From now on no session is opened.
+    pub(crate) fn drain(&self) {
+        self.sessions.lock().draining = true;
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.sessions.lock().draining
+    }
+
+    /// Requests that wait for an answer, of all sessions.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.all().iter().map(|session| session.in_flight()).sum()
+    }
+
+    /// Ends all sessions side by side, and returns when nothing of them is left.
+    pub(crate) fn stop(&self) {
+        self.drain();
+        let mut sessions = self.sessions.lock();
+        while sessions.starting > 0 {
+            self.started.wait(&mut sessions);
+        }
+        drop(sessions);
+        for session in self.all() {
+            self.close(&session.id, "the broker is shutting down");
+        }
+        loop {
+            let next = self.stopping.lock().pop();
+            match next {
+                Some(stopping) => drop(stopping),
+                None => return,
+            }
+        }
+    }
+
+    /// Ends all children at once, also those that are being stopped.
+    pub(crate) fn kill_all(&self) {
+        for session in self.all() {
+            if let Some(child) = session.child.lock().as_ref() {
+                (child.kill)();
+            }
+        }
+        let kills: Vec<_> = self
+            .stopping
+            .lock()
+            .iter()
+            .map(|it| Arc::clone(&it.kill))
+            .collect();
+        kills.iter().for_each(|kill| kill());
+    }
+
+    /// How many sessions there are, starting ones included.
+    pub(crate) fn active(&self) -> usize {
+        self.sessions.lock().by_id.len()
+    }
+
+    /// When the session was last used; `None` if there is no such session.
+    #[cfg(test)]
+    pub(crate) fn last_active(&self, id: &str) -> Option<Instant> {
+        let session = self.sessions.lock().by_id.get(id).cloned()?;
+        let last_active = *session.last_active.lock();
+        Some(last_active)
+    }
+
+    fn all(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().by_id.values().cloned().collect()
+    }
+}
+
+/// The one that was not used for longest, and that has nothing in flight if there is such a one.
+fn stalest(sessions: Vec<Arc<Session>>) -> Option<Arc<Session>> {
+    sessions
+        .into_iter()
+        .min_by_key(|session| (session.in_flight() > 0, *session.last_active.lock()))
+}
+
+fn label(id: &str) -> &str {
+    id.get(..LABEL_CHARS).unwrap_or(id)
+}
+
+fn new_session_id() -> Option<String> {
+    let mut bytes = [0; ID_BYTES];
+    SysRng.try_fill_bytes(&mut bytes).ok()?;
+    Some(hex::encode(bytes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! One child process: spawn, its threads, the exit watch and the stop ladder.
+//!
+//! Moves bounded lines and cannot read JSON: what comes out of `source` goes to the child's
+//! stdin, what the child writes goes to `sink`. Three threads serve a child, each named after
+//! its session: `w:` (writer, stdin), `r:` (reader, stdout), `e:` (errors and exit: stderr and
+//! the process itself). All of them watch the process descriptor beside their pipe, so a
+//! grandchild that holds a pipe open cannot keep a thread here.
+//!
+//! `rustix` instead of the `nix` that ctrlc brings: it has `pidfd_open`, which `nix` lacks.
+
+mod exit;
+mod pipes;
+mod stderr;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+
+use crate::thread::{self, Joined};
+pub(crate) use exit::ExitReason;
+use exit::Life;
+pub(crate) use stderr::StderrTail;
+
+/// How to start a child. Its environment is exactly `env`.
+pub(crate) struct Launch {
+    /// Short session id: names the threads and stands in every log line.
+    pub(crate) label: String,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    /// Working directory; `None` means the broker's own.
+    pub(crate) cwd: Option<PathBuf>,
+    /// Values that are struck out of whatever the child writes to stderr.
+    pub(crate) secrets: Vec<String>,
+}
+
+/// Bounds of one child.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Longest line taken from stdout, in bytes; longer ones are skipped and reported.
+    pub(crate) max_message: usize,
+    /// From closing stdin to SIGTERM.
+    pub(crate) stop_grace: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub(crate) kill_grace: Duration,
+}
+
+/// What the reader thread hands to its sink, in order; `Exited` is the last.
+#[derive(Debug)]
+pub(crate) enum Event<'a> {
+    /// One line without its end.
+    Line(&'a [u8]),
+    /// A line of more than `max_message` bytes was skipped.
+    TooLong,
+    /// Somebody called [`Waker::wake`].
+    Woken,
+    /// The process has ended and all it wrote has been delivered.
+    Exited(&'a ExitReason),
+}
+
+/// Why a child could not be started.
+#[derive(Debug)]
+pub(crate) struct SpawnError {
+    program: PathBuf,
+    source: io::Error,
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "cannot start {}: {}",
+            self.program.display(),
+            self.source
+        )
+    }
+}
+
+/// Interrupts a reader thread that waits for its child.
+#[derive(Clone)]
+pub(crate) struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// # Errors
+    /// The OS error if no descriptor is left.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?)))
+    }
+
+    /// Makes the reader thread hand an [`Event::Woken`] to its sink; several calls may become one.
+    pub(crate) fn wake(&self) {
+        // EAGAIN means that the counter is full of wake-ups nobody has taken yet.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    fn clear(&self) {
+        // EAGAIN means that another event came first; either way nothing is pending now.
+        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+    }
+}
+
+/// A running child with its threads.
+pub(crate) struct Child {
+    label: String,
+    limits: Limits,
+    life: Arc<Life>,
+    stderr: Arc<StderrTail>,
+    threads: Vec<Joined<()>>,
+}
+
+impl Child {
+    /// Starts the process and its three threads.
+    ///
+    /// `source` blocks for the next line to the child, and returns `None` to close its stdin.
+    ///
+    /// # Errors
+    /// [`SpawnError`] with the program and the OS error; nothing is left running then.
+    pub(crate) fn start(
+        launch: Launch,
+        limits: Limits,
+        waker: Waker,
+        source: impl FnMut() -> Option<Vec<u8>> + Send + 'static,
+        sink: impl FnMut(Event<'_>) + Send + 'static,
+    ) -> Result<Self, SpawnError> {
+        let program = launch.program.clone();
+        Self::start_threads(launch, limits, waker, source, sink)
+            .map_err(|source| SpawnError { program, source })
+    }
+
+    fn start_threads(
+        launch: Launch,
+        limits: Limits,
+        waker: Waker,
+        source: impl FnMut() -> Option<Vec<u8>> + Send + 'static,
+        sink: impl FnMut(Event<'_>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let Launch { label, secrets, .. } = &launch;
+        let (label, secrets) = (label.clone(), secrets.clone());
+        let (life, pipes) = spawn(&launch)?;
+        let stderr = Arc::new(StderrTail::new(label.clone(), secrets));
+        let mut child = Self {
+            label,
+            limits,
+            life: Arc::clone(&life),
+            stderr,
+            threads: Vec::with_capacity(3),
+        };
+        if let Err(error) = child.serve(pipes, waker, source, sink) {
+            // Without its threads the child cannot be stopped politely.
+            life.kill(Signal::KILL);
+            life.reap();
+            return Err(error);
+        }
+        Ok(child)
+    }
+
+    fn serve(
+        &mut self,
+        pipes: Pipes,
+        waker: Waker,
+        source: impl FnMut() -> Option<Vec<u8>> + Send + 'static,
+        sink: impl FnMut(Event<'_>) + Send + 'static,
+    ) -> io::Result<()> {
+        let Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } = pipes;
+        let (label, life, tail) = (&self.label, &self.life, &self.stderr);
+        let (e_life, e_tail) = (Arc::clone(life), Arc::clone(tail));
+        let keeper = thread::spawn(format!("e:{label}"), move || {
+            stderr::drain(&stderr, &e_tail, &e_life);
+        })?;
+        self.threads.push(keeper);
+        let w_life = Arc::clone(life);
+        let writer = thread::spawn(format!("w:{label}"), move || {
+            pipes::write_lines(stdin, &w_life, source);
+        })?;
+        self.threads.push(writer);
+        let (r_life, max) = (Arc::clone(life), self.limits.max_message);
+        let reader = thread::spawn(format!("r:{label}"), move || {
+            pipes::read_lines(&stdout, &waker, &r_life, max, sink);
+        })?;
+        self.threads.push(reader);
+        Ok(())
+    }
+
+    /// The process id, which is the process group's too.
+    pub(crate) fn pid(&self) -> u32 {
+        self.life.pid().as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// The last lines of stderr.
+    pub(crate) fn stderr(&self) -> Arc<StderrTail> {
+        Arc::clone(&self.stderr)
+    }
+
+    /// A handle that can kill the child while another thread runs [`Child::stop`].
+    pub(crate) fn killer(&self) -> Killer {
+        Killer(Arc::clone(&self.life))
+    }
+
+    /// The stop ladder: waits for the end (its source must have returned `None` by now, so that
+    /// stdin closes), then SIGTERM, then SIGKILL to the whole group. Returns when the process is
+    /// reaped and the threads are joined.
+    pub(crate) fn stop(self) {
+        let Self {
+            label,
+            limits,
+            life,
+            threads,
+            ..
+        } = self;
+        if !life.wait_ended(limits.stop_grace) {
+            log::debug!("child {label} outlived its stdin, sending SIGTERM");
+            life.kill(Signal::TERM);
+            if !life.wait_ended(limits.kill_grace) {
+                log::warn!("child {label} ignored SIGTERM, sending SIGKILL");
+                life.kill(Signal::KILL);
+            }
+        }
+        for thread in threads {
+            thread.join();
+        }
+    }
+}
+
+/// Ends a child at once.
+#[derive(Clone)]
+pub(crate) struct Killer(Arc<Life>);
+
+impl Killer {
+    /// SIGKILL to the whole group, if it has not ended yet.
+    pub(crate) fn kill(&self) {
+        self.0.kill(Signal::KILL);
+    }
+}
+
+struct Pipes {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that starts children"
+)]
+fn spawn(launch: &Launch) -> io::Result<(Arc<Life>, Pipes)> {
+    let mut command = Command::new(&launch.program);
+    command
+        .args(&launch.args)
+        .env_clear()
+        .envs(launch.env.iter().map(|(key, value)| (key, value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    if let Some(cwd) = &launch.cwd {
+        command.current_dir(cwd);
+    }
+    let mut child = command.spawn()?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let pid = Pid::from_child(&child);
+    let opened = pidfd_open(pid, PidfdFlags::empty())
+        .map_err(io::Error::from)
+        .and_then(|pidfd| {
+            let missing = || io::Error::other("a pipe to the child is missing");
+            let pipes = Pipes {
+                stdin: stdin.ok_or_else(missing)?.into(),
+                stdout: stdout.ok_or_else(missing)?.into(),
+                stderr: stderr.ok_or_else(missing)?.into(),
+            };
+            for pipe in [&pipes.stdin, &pipes.stdout, &pipes.stderr] {
+                set_nonblocking(pipe)?;
+            }
+            Ok((pidfd, pipes))
+        });
+    match opened {
+        Ok((pidfd, pipes)) => Ok((Arc::new(Life::new(child, pid, pidfd)), pipes)),
+        Err(error) => {
+            // It has just started and nobody knows it yet: end it without ceremony.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+/// Our end of a pipe has an open file description of its own, so the child notices nothing.
+fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&fd)?;
+    Ok(rustix::fs::fcntl_setfl(
+        &fd,
+        flags | rustix::fs::OFlags::NONBLOCK,
+    )?)
+}

@@ -1,0 +1,228 @@
+//! The two pipes that carry messages: lines to the child's stdin, lines from its stdout.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+use super::exit::Life;
+use super::{Event, Waker};
+
+const READ_SIZE_BYTES: usize = 8 * 1024;
+/// A buffer that grew beyond this for one long line is given back.
+const KEEP_SIZE_BYTES: usize = 64 * 1024;
+/// A child that has closed its stdout and does not end by itself can answer nothing any more.
+const CLOSED_GRACE: Duration = Duration::from_secs(2);
+
+/// Writes what `source` yields, each with a line end, until it yields `None` or the child has
+/// ended. Dropping `stdin` at the end is what tells the child to stop.
+pub(super) fn write_lines(
+    stdin: OwnedFd,
+    life: &Life,
+    mut source: impl FnMut() -> Option<Vec<u8>>,
+) {
+    while let Some(mut line) = source() {
+        line.push(b'\n');
+        if !write_all(&stdin, life, &line) {
+            break;
+        }
+    }
+    drop(stdin);
+    // Whoever waits for an answer to a line that was not written gets one when the child's end
+    // is reported; the lines themselves are of no use any more.
+    while source().is_some() {}
+}
+
+/// Whether the whole line was written; false when the child has ended. One that has closed its
+/// stdin can be asked nothing any more, so it is ended.
+fn write_all(stdin: &OwnedFd, life: &Life, mut rest: &[u8]) -> bool {
+    while !rest.is_empty() {
+        match rustix::io::write(stdin, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut fds = [
+                    PollFd::new(stdin, PollFlags::OUT),
+                    PollFd::from_borrowed_fd(life.pidfd(), PollFlags::IN),
+                ];
+                wait(&mut fds, None);
+                if !fds[1].revents().is_empty() {
+                    return false;
+                }
+            }
+            Err(_) => {
+                life.kill(Signal::KILL);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Hands every line of `stdout` to `sink`, and [`Event::Exited`] at the end.
+pub(super) fn read_lines(
+    stdout: &OwnedFd,
+    waker: &Waker,
+    life: &Life,
+    max_message: usize,
+    mut sink: impl FnMut(Event<'_>),
+) {
+    let mut lines = Lines::new(max_message);
+    let mut open = true;
+    let mut closed_at = None;
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(life.pidfd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(waker.0.as_fd(), PollFlags::IN),
+            PollFd::new(stdout, PollFlags::IN),
+        ];
+        if open {
+            wait(&mut fds, None);
+        } else {
+            // Without stdout, which would be ready for ever.
+            let since = *closed_at.get_or_insert_with(Instant::now);
+            let left = CLOSED_GRACE.saturating_sub(since.elapsed());
+            wait(&mut fds[..2], Some(left));
+            if left.is_zero() {
+                life.kill(Signal::KILL);
+            }
+        }
+        let [ended, woken, readable] = fds.map(|fd| !fd.revents().is_empty());
+        if woken {
+            waker.clear();
+            sink(Event::Woken);
+        }
+        if open && readable {
+            open = lines.read(stdout, &mut sink) != Got::End;
+        }
+        if ended {
+            while open && lines.read(stdout, &mut sink) == Got::Some {}
+            sink(Event::Exited(&life.wait_reason()));
+            return;
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Got {
+    Some,
+    /// Nothing to read at the moment.
+    Nothing,
+    End,
+}
+
+/// Cuts what is read into lines of a bounded length.
+struct Lines {
+    buffer: Vec<u8>,
+    max_message: usize,
+    /// In the middle of a line that is too long.
+    skipping: bool,
+}
+
+impl Lines {
+    fn new(max_message: usize) -> Self {
+        Self {
+            buffer: Vec::new(),
+            max_message,
+            skipping: false,
+        }
+    }
+
+    fn read(&mut self, stdout: &OwnedFd, sink: &mut impl FnMut(Event<'_>)) -> Got {
+        if self.buffer.capacity() - self.buffer.len() < READ_SIZE_BYTES {
+            self.buffer.reserve(READ_SIZE_BYTES);
+        }
+        let before = self.buffer.len();
+        match rustix::io::read(stdout, spare_capacity(&mut self.buffer)) {
+            Ok(0) => Got::End,
+            Ok(_) => {
+                self.cut(before, sink);
+                Got::Some
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Got::Nothing,
+            Err(_) => Got::End,
+        }
+    }
+
+    /// Delivers all complete lines; everything before `seen` is known to hold no line end.
+    fn cut(&mut self, seen: usize, sink: &mut impl FnMut(Event<'_>)) {
+        let (mut start, mut from) = (0, seen);
+        while let Some(at) = self.buffer[from..].iter().position(|&byte| byte == b'\n') {
+            let end = from + at;
+            let line = &self.buffer[start..end];
+            if self.skipping {
+                self.skipping = false;
+            } else if line.len() > self.max_message {
+                sink(Event::TooLong);
+            } else if !line.is_empty() {
+                sink(Event::Line(line));
+            }
+            (start, from) = (end + 1, end + 1);
+        }
+        self.buffer.drain(..start);
+        if self.buffer.len() > self.max_message {
+            if !self.skipping {
+                sink(Event::TooLong);
+            }
+            self.skipping = true;
+        }
+        if self.skipping {
+            self.buffer.clear();
+        }
+        if self.buffer.is_empty() && self.buffer.capacity() > KEEP_SIZE_BYTES {
+            self.buffer = Vec::new();
+        }
+    }
+}
+
+/// Waits for any of the descriptors. An error other than EINTR cannot happen here (the
+/// descriptors are open), and would only mean one more turn of the caller's loop.
+pub(super) fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) {
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    let _ = poll(fds, timeout.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(max_message: usize, reads: &[&str]) -> Vec<String> {
+        let mut lines = Lines::new(max_message);
+        let mut seen = Vec::new();
+        for read in reads {
+            let before = lines.buffer.len();
+            lines.buffer.extend_from_slice(read.as_bytes());
+            lines.cut(before, &mut |event| match event {
+                Event::Line(line) => seen.push(String::from_utf8_lossy(line).into_owned()),
+                Event::TooLong => seen.push("TOO LONG".to_owned()),
+                Event::Woken | Event::Exited(_) => {}
+            });
+        }
+        seen
+    }
+
+    #[test]
+    fn cuts_lines_wherever_reads_end() {
+        assert_eq!(
+            cut(10, &["a\nb\n", "c", "d\n", "\n", "e"]),
+            ["a", "b", "cd"]
+        );
+        assert_eq!(cut(10, &["0123456789\n", "x\n"]), ["0123456789", "x"]);
+    }
+
+    #[test]
+    fn skips_a_line_that_is_too_long_and_no_more() {
+        assert_eq!(cut(4, &["12345\nab\n"]), ["TOO LONG", "ab"]);
+        assert_eq!(
+            cut(4, &["123", "45", "6789", "0\nab\n"]),
+            ["TOO LONG", "ab"]
+        );
+        assert_eq!(
+            cut(4, &["12345678", "\n12345678", "\nab\n"]),
+            ["TOO LONG", "TOO LONG", "ab"]
+        );
+    }
+}

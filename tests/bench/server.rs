@@ -1,0 +1,239 @@
+//! The processes that are measured over HTTP: how each is started, where it listens, what memory it holds, and that it
+//! ends. Ports are taken on loopback; supergateway listens on every interface, so it only lives while it is measured.
+
+use std::env;
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use super::failure::{Context, Failure, Outcome};
+use super::figures::{Memory, Target};
+
+/// How long a server may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a server may take to end on SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long memory may take to come to rest.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often something is looked at again.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What a tick of the processor times in `/proc` is worth: 1/100 s on every Linux there is.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+
+/// Where the programs are.
+pub(crate) struct Programs {
+    pub(crate) broker: PathBuf,
+    /// A `node_modules` with supergateway and mcp-proxy.
+    pub(crate) modules: PathBuf,
+    pub(crate) bench: PathBuf,
+}
+
+impl Programs {
+    /// The child that everyone gets: program first.
+    pub(crate) fn child(&self) -> [String; 2] {
+        [self.broker.display().to_string(), "demo-server".into()]
+    }
+}
+
+/// A running server. Ends when dropped, with all that it started.
+pub(crate) struct Server {
+    process: Child,
+    address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts what `target` names and waits until it accepts connections.
+    pub(crate) fn start(target: Target, programs: &Programs) -> Outcome<Self> {
+        // Held until the very moment it is needed, and then hopefully still free.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
+        let address = port.at(&"a free port")?;
+        let (program, arguments) = command(target, programs, address.port())?;
+        let log = env::temp_dir().join(format!("bench-{}-{}.log", target.name(), address.port()));
+        let mut command = Command::new(&program);
+        command.args(arguments).process_group(0);
+        // Held open: supergateway ends when its stdin does, so it ends with the bench, however that ends.
+        command.stdin(Stdio::piped());
+        command.stderr(File::create(&log).at(&log.display())?);
+        let tells_address = matches!(target, Target::HttpAlone | Target::Broker);
+        command.stdout(if tells_address {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
+        #[expect(clippy::disallowed_methods, reason = "a bench has no supervisor")]
+        let process = command.spawn().at(&program.display())?;
+        let mut server = Self {
+            process,
+            address,
+            log,
+        };
+        let ready = if tells_address {
+            server.read_address()
+        } else {
+            server.await_port()
+        };
+        ready.map_err(|failure| server.blame(target.name(), &failure))?;
+        Ok(server)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes the address from the first line of its output.
+    fn read_address(&mut self) -> Outcome<()> {
+        let output = self
+            .process
+            .stdout
+            .take()
+            .ok_or_else(|| Failure::new("no output"))?;
+        let timeout = Timespec::try_from(START_TIMEOUT).at(&"timeout")?;
+        let ready =
+            poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&timeout)).at(&"output")?;
+        if ready == 0 {
+            return Err(Failure::new("does not say where it listens"));
+        }
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        output.read_line(&mut line).at(&"output")?;
+        let address = line.trim_end().strip_prefix("listening on http://");
+        let address = address.ok_or_else(|| Failure::new(format!("no address: {line:?}")))?;
+        self.address = address.parse().at(&line.trim_end())?;
+        self.process.stdout = Some(output.into_inner()); // kept open: nobody likes to write to a closed pipe
+        Ok(())
+    }
+
+    fn await_port(&mut self) -> Outcome<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.process.try_wait().at(&"wait")? {
+                return Err(Failure::new(format!("ended while starting: {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new("does not listen"));
+            }
+            thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    fn blame(&self, name: &str, failure: &dyn Display) -> Failure {
+        let said = fs::read_to_string(&self.log).unwrap_or_default();
+        let last: Vec<&str> = said.lines().rev().take(10).collect();
+        let last: Vec<&str> = last.into_iter().rev().collect();
+        Failure::new(format!("{name}: {failure}\n{}", last.join("\n")))
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.process.id()).ok()?)
+    }
+
+    /// Memory, once it has come to rest.
+    pub(crate) fn settled_memory(&self) -> Outcome<Memory> {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let mut last = self.memory()?;
+        let mut still = 0;
+        while still < 25 && Instant::now() < deadline {
+            thread::sleep(TICK);
+            let now = self.memory()?;
+            still = if (now.rss_kib - last.rss_kib).abs() < 0.01 * last.rss_kib {
+                still + 1
+            } else {
+                0
+            };
+            if still == 0 {
+                last = now;
+            }
+        }
+        self.memory()
+    }
+
+    /// Processor time that the process has spent so far, in user and in kernel mode.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).ok()?;
+        // Fields 14 and 15; the name, the second, may have spaces in it.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let (user, system): (u32, u32) =
+            (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some(CLOCK_TICK * (user + system))
+    }
+
+    fn memory(&self) -> Outcome<Memory> {
+        let directory = Path::new("/proc").join(self.process.id().to_string());
+        let kib = |file: &str, field: &str| {
+            let text = fs::read_to_string(directory.join(file)).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        let rss_kib =
+            kib("status", "VmRSS:").ok_or_else(|| Failure::new("no VmRSS of a server"))?;
+        Ok(Memory {
+            rss_kib,
+            pss_kib: kib("smaps_rollup", "Pss:"),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Errors mean that it is gone already, which is all that is wanted.
+        let Some(pid) = self.pid() else { return };
+        let _ = kill_process(pid, Signal::TERM);
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(TICK);
+        }
+        let _ = kill_process_group(pid, Signal::KILL);
+        let _ = self.process.wait();
+        let _ = fs::remove_file(&self.log);
+    }
+}
+
+/// Program and arguments that serve the child of [`Programs::child`].
+fn command(target: Target, programs: &Programs, port: u16) -> Outcome<(PathBuf, Vec<String>)> {
+    let child = programs.child();
+    let port = port.to_string();
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<String>>();
+    let (program, mut arguments) = match target {
+        Target::PipeAlone => return Err(Failure::new("a pipe is no server")),
+        Target::HttpAlone => return Ok((programs.bench.clone(), words("http-floor"))),
+        Target::Broker => {
+            let mut arguments = words("serve --listen 127.0.0.1:0 --no-auth --max-sessions 0");
+            arguments.extend(words("--max-sessions-per-user 0 --"));
+            (programs.broker.clone(), arguments)
+        }
+        Target::Supergateway => {
+            let quoted = child
+                .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
+                .join(" ");
+            let mut arguments = vec!["--stdio".into(), quoted];
+            arguments.extend(words(
+                "--outputTransport streamableHttp --stateful --logLevel none --port",
+            ));
+            arguments.push(port);
+            return Ok((programs.modules.join(".bin/supergateway"), arguments));
+        }
+        Target::McpProxy => {
+            let arguments = words(&format!(
+                "--host 127.0.0.1 --port {port} --server stream --"
+            ));
+            (programs.modules.join(".bin/mcp-proxy"), arguments)
+        }
+    };
+    arguments.extend(child);
+    Ok((program, arguments))
+}

@@ -1,0 +1,91 @@
+//! Everything that is about processes and not about messages: ending, pids, grandchildren, noise on stderr. Linux only.
+
+use std::env;
+use std::io::{self, Write};
+use std::os::unix::process::{CommandExt, parent_id};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// Ends the process at once.
+#[expect(
+    clippy::exit,
+    reason = "a test program: leaving without unwinding is what it is for"
+)]
+pub(crate) fn quit(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+/// Starts this program over from a shell that ignores SIGTERM: an ignored signal stays ignored across `exec`. The
+/// second start is told so by `--term-ignored`, so that there is no third.
+pub(crate) fn start_over_without_term() -> ! {
+    let myself = env::current_exe().unwrap_or_default();
+    let error = Command::new("/bin/sh")
+        .args(["-c", r#"trap "" TERM; exec "$0" "$@" --term-ignored"#])
+        .arg(myself)
+        .args(env::args_os().skip(1))
+        .exec();
+    let _ = writeln!(io::stderr(), "fake_mcp: /bin/sh: {error}");
+    quit(2);
+}
+
+/// Two lines on stderr, the second with a secret, as a server writes that cannot start.
+pub(crate) fn complain() {
+    let secret = env::var("SECRET_IN_STDERR").unwrap_or_default();
+    let _ = writeln!(io::stderr(), "fake_mcp: cannot start");
+    let _ = writeln!(io::stderr(), "fake_mcp: token {secret} was refused");
+}
+
+/// Writes to stderr from a thread, for ever: 100 KB every 10 ms, or less where nobody reads.
+pub(crate) fn flood_stderr() {
+    let block = "fake_mcp: a line of noise that is a hundred bytes long, newline and all, to fill the pipe with ....\n"
+        .repeat(1000);
+    let flood = move || {
+        while io::stderr().write_all(block.as_bytes()).is_ok() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let _ = thread::Builder::new().name("flood".into()).spawn(flood);
+}
+
+/// Starts a process that inherits stdin, stdout and stderr and sleeps for 1,000 s; returns its pid. With `setsid` it
+/// leaves this process group and session.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test program, not under the supervisor's rule"
+)]
+pub(crate) fn grandchild(ignore_term: bool, setsid: bool) -> io::Result<u32> {
+    let mut argv = if setsid { vec!["setsid"] } else { vec![] };
+    if ignore_term {
+        argv.extend(["/bin/sh", "-c", r#"trap "" TERM; exec sleep 1000"#]);
+    } else {
+        argv.extend(["sleep", "1000"]);
+    }
+    let mut child = Command::new(argv[0]).args(&argv[1..]).spawn()?;
+    let pid = child.id();
+    thread::Builder::new()
+        .name("grandchild".into())
+        .spawn(move || child.wait())?;
+    Ok(pid)
+}
+
+/// This process: its pid, parent, process group and session.
+pub(crate) fn ids() -> io::Result<Value> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name in parentheses may hold spaces; after it come state, ppid, pgrp, session (proc_pid_stat(5)).
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let field = |index: usize| fields.get(index).and_then(|text| text.parse::<u32>().ok());
+    Ok(json!({
+        "pid": std::process::id(),
+        "ppid": parent_id(),
+        "pgid": field(2),
+        "sid": field(3),
+    }))
+}
