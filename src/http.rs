@@ -6,6 +6,7 @@
 
 mod exchange;
 mod mcp;
+mod open;
 mod policy;
 mod reply;
 mod request;

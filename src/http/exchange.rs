@@ -56,9 +56,10 @@ impl HttpExchange {
         Ok(body)
     }
 
-    pub(super) fn answer(&mut self, answer: &Answer) {
+    /// Answers without any session; `id` is the text of the request's id.
+    pub(super) fn answer(&mut self, answer: &Answer, id: &str) {
         if let Some(request) = self.request.take() {
-            reply::send(request, answer, &self.face);
+            reply::send_to(request, answer, id, &self.face);
         }
     }
 }

@@ -7,15 +7,13 @@ use std::time::SystemTime;
 use tiny_http::{Method, Request};
 
 use super::exchange::HttpExchange;
+use super::open::{Opening, open_elsewhere};
 use super::reply::{self, Answer, Face};
 use super::request::Incoming;
-use super::{App, OPENERS_MAX, now};
+use super::{App, now};
 use crate::auth::Principal;
-use crate::bridge::Exchange;
-use crate::jsonrpc::{self, Kind};
 use crate::mcp;
 use crate::session::{OpenError, Session};
-use crate::thread;
 
 /// Serves one request. Never blocks: what has to wait, waits on another thread.
 pub(super) fn serve(
@@ -56,12 +54,13 @@ pub(super) fn serve(
             }
         }
         (None, Method::Post) => {
-            open_elsewhere(
-                app,
-                HttpExchange::new(request, &incoming, face),
+            let opening = Opening {
+                exchange: HttpExchange::new(request, &incoming, face),
+                authorization: incoming.authorization,
                 principal,
-                server,
-            );
+                server: Arc::clone(server),
+            };
+            open_elsewhere(app, opening);
         }
         (None, _) => reply::send(request, &Answer::SessionIdMissing, &face),
     }
@@ -102,59 +101,4 @@ fn find_session(
     app.registry
         .find(id, principal, server, now())
         .map_err(Answer::NoSession)
-}
-
-/// Reads the body and starts a child on a thread of its own.
-fn open_elsewhere(
-    app: &Arc<App>,
-    mut exchange: HttpExchange,
-    principal: Principal,
-    server: &Arc<str>,
-) {
-    if app.openers() >= OPENERS_MAX {
-        return exchange.answer(&Answer::TooManyOpening);
-    }
-    let (its_app, server) = (Arc::clone(app), Arc::clone(server));
-    let opener = thread::spawn("open", move || {
-        open(&its_app, exchange, &principal, &server)
-    });
-    match opener {
-        Ok(opener) => app.openers.lock().push(opener),
-        // The exchange went with the closure, and answered for itself.
-        Err(error) => log::error!("cannot start a thread to open a session: {error}"),
-    }
-}
-
-fn open(app: &App, mut exchange: HttpExchange, principal: &Principal, server: &Arc<str>) {
-    let refused = match exchange.peek_body().map(str::from_utf8) {
-        Err(_) => Some(Answer::BodyIncomplete),
-        Ok(Err(_)) => Some(Answer::NotMessage(jsonrpc::ParseError::NotJson)),
-        // A batch is some other message than `initialize`, which must stand alone.
-        Ok(Ok(text)) if jsonrpc::is_batch(text) => Some(Answer::SessionIdMissing),
-        Ok(Ok(text)) => match jsonrpc::parse(text) {
-            Err(why) => Some(Answer::NotMessage(why)),
-            Ok(message)
-                if message.kind == Kind::Request && message.method == mcp::method::INITIALIZE =>
-            {
-                None
-            }
-            Ok(_) => Some(Answer::SessionIdMissing),
-        },
-    };
-    if let Some(answer) = refused {
-        return exchange.answer(&answer);
-    }
-    match app.registry.open(principal, server, now()) {
-        Ok(session) => {
-            app.departures.watch(exchange.connection(), &session);
-            session.post(Box::new(exchange));
-        }
-        Err(why) => {
-            log::warn!(
-                "no session opened user={} server={server}: {why:?}",
-                principal.name
-            );
-            exchange.answer(&Answer::OpenFailed(why));
-        }
-    }
 }

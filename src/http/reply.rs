@@ -113,9 +113,14 @@ impl Face {
     }
 }
 
-/// Answers a request.
+/// Answers a request whose body was not looked at.
 pub(super) fn send(request: Request, answer: &Answer, face: &Face) {
-    respond(request, render(answer, face), face);
+    send_to(request, answer, "null", face);
+}
+
+/// Answers a request; `id` is the text of its id.
+pub(super) fn send_to(request: Request, answer: &Answer, id: &str, face: &Face) {
+    respond(request, render(answer, id, face), face);
 }
 
 /// Answers a request with what the bridge says.
@@ -160,8 +165,8 @@ fn field((name, value): (&'static str, String)) -> Option<Header> {
     Header::from_bytes(name, value).ok()
 }
 
-fn render(answer: &Answer, face: &Face) -> Rendered {
-    let error = |status, code, message: &str| Rendered::error(status, "null", code, message);
+fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
+    let error = |status, code, message: &str| Rendered::error(status, id, code, message);
     match answer {
         Answer::Proof | Answer::Deleted => Rendered::empty(204),
         Answer::Healthy => Rendered::plain(200, "ok"),
@@ -185,7 +190,7 @@ fn render(answer: &Answer, face: &Face) -> Rendered {
             code::INVALID_REQUEST,
             "this Origin may not ask: add it to allowed_origins",
         ),
-        Answer::Unauthorized(why) => unauthorized(*why),
+        Answer::Unauthorized(why) => unauthorized(id, *why),
         Answer::UnsupportedVersion => error(
             400,
             code::SERVER_ERROR,
@@ -209,7 +214,7 @@ fn render(answer: &Answer, face: &Face) -> Rendered {
             code::INVALID_REQUEST,
             "Mcp-Session-Id is missing: only initialize may come without",
         ),
-        Answer::NoSession(FindError::Unknown) => no_session("null", face),
+        Answer::NoSession(FindError::Unknown) => no_session(id, face),
         Answer::NoSession(FindError::Foreign) => error(
             403,
             code::INVALID_REQUEST,
@@ -221,9 +226,9 @@ fn render(answer: &Answer, face: &Face) -> Rendered {
             "too many sessions are being opened",
         )
         .with("Retry-After", RETRY_AFTER_BUSY),
-        Answer::OpenFailed(why) => open_failed(why),
+        Answer::OpenFailed(why) => open_failed(id, why),
         Answer::BodyIncomplete => error(400, code::PARSE_ERROR, "the body is incomplete"),
-        Answer::NotMessage(why) => not_message("null", *why),
+        Answer::NotMessage(why) => not_message(id, *why),
     }
 }
 
@@ -283,7 +288,7 @@ fn not_message(id: &str, why: ParseError) -> Rendered {
 }
 
 /// RFC 6750 section 3: without credentials the challenge carries no error.
-fn unauthorized(why: AuthError) -> Rendered {
+fn unauthorized(id: &str, why: AuthError) -> Rendered {
     let (challenge, message) = match why {
         AuthError::Missing => ("Bearer realm=\"mcp-broker\"", "a bearer token is needed"),
         AuthError::Malformed => (
@@ -295,11 +300,11 @@ fn unauthorized(why: AuthError) -> Rendered {
             "the bearer token is unknown, revoked or expired",
         ),
     };
-    Rendered::error(401, "null", code::SERVER_ERROR, message).with("WWW-Authenticate", challenge)
+    Rendered::error(401, id, code::SERVER_ERROR, message).with("WWW-Authenticate", challenge)
 }
 
-fn open_failed(why: &OpenError) -> Rendered {
-    let error = |status, code, message: &str| Rendered::error(status, "null", code, message);
+fn open_failed(id: &str, why: &OpenError) -> Rendered {
+    let error = |status, code, message: &str| Rendered::error(status, id, code, message);
     match why {
         OpenError::Full => error(503, code::SERVER_ERROR, "all sessions are taken")
             .with("Retry-After", RETRY_AFTER_FULL),
