@@ -15,6 +15,7 @@ mod table;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -27,6 +28,9 @@ use table::Table;
 
 /// One HTTP request of a client that waits for its response.
 pub(crate) trait Exchange: Send {
+    /// The length of the body, in bytes.
+    fn body_len(&self) -> usize;
+
     /// The body, whole. Called once, before anything else.
     ///
     /// # Errors
@@ -107,19 +111,43 @@ pub(crate) struct Options {
     pub(crate) stderr: Box<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
-/// Requests that wait for the writer thread; more are refused.
+/// What waits for the writer thread; more is refused.
 const INBOX_LEN: usize = 64;
+/// A body up to this size has come together with its head, so taking it costs no waiting.
+const SMALL_BODY_BYTES: usize = 1024;
+
+/// Writes bytes to the child if that takes no waiting; false if none of them was written.
+pub(crate) type WriteNow = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
 /// What the session holds of a bridge.
 pub(crate) struct Bridge {
-    /// `None` once the session has ended.
-    inbox: Mutex<Option<Sender<Box<dyn Exchange>>>>,
+    lane: Mutex<Lane>,
     shared: Arc<Shared>,
+}
+
+/// The way to the child. Mostly it is free and the child reads; then whoever brings a small
+/// request writes it, which spares a change of threads. Everything else queues up for the writer
+/// thread, and as long as anything does, nothing overtakes it. The lock is held over a write that
+/// cannot wait, so that two lines never mix.
+struct Lane {
+    /// `None` once the session has ended.
+    inbox: Option<Sender<Outgoing>>,
+    /// `None` until the child runs.
+    write_now: Option<WriteNow>,
+}
+
+/// What the writer thread takes.
+enum Outgoing {
+    Request(Box<dyn Exchange>),
+    /// Its requests are entered already.
+    Line(Vec<u8>),
 }
 
 /// What the three faces share.
 struct Shared {
     options: Options,
+    /// What the writer thread was given and has not written yet.
+    queued: AtomicUsize,
     table: Mutex<Table>,
     errands: Mutex<VecDeque<Errand>>,
 }
@@ -143,38 +171,54 @@ impl Bridge {
         let (sender, receiver) = bounded(INBOX_LEN);
         let shared = Arc::new(Shared {
             options,
+            queued: AtomicUsize::new(0),
             table: Mutex::new(Table::default()),
             errands: Mutex::default(),
         });
         let outbound = Outbound::new(receiver, Arc::clone(&shared));
         let inbound = Inbound::new(Arc::clone(&shared));
-        (
-            Self {
-                inbox: Mutex::new(Some(sender)),
-                shared,
-            },
-            outbound,
-            inbound,
-        )
+        let lane = Mutex::new(Lane {
+            inbox: Some(sender),
+            write_now: None,
+        });
+        (Self { lane, shared }, outbound, inbound)
+    }
+
+    /// The child runs, and this writes to its stdin.
+    pub(crate) fn connect(&self, write_now: WriteNow) {
+        self.lane.lock().write_now = Some(write_now);
     }
 
     /// Takes a POST. Never blocks.
     pub(crate) fn post(&self, exchange: Box<dyn Exchange>) {
-        let refused = {
-            let inbox = self.inbox.lock();
-            match inbox.as_ref().map(|inbox| inbox.try_send(exchange)) {
-                Some(Ok(())) => return,
-                Some(Err(TrySendError::Full(exchange))) => {
-                    Some((exchange, Refusal::TooManyInFlight))
-                }
-                Some(Err(TrySendError::Disconnected(exchange))) => {
-                    Some((exchange, Refusal::SessionEnded))
-                }
-                None => None,
-            }
+        let lane = self.lane.lock();
+        let Some(inbox) = &lane.inbox else {
+            return; // dropped, the exchange answers for itself
         };
-        // `None`: the closed inbox dropped the exchange, which answers for itself.
-        if let Some((exchange, why)) = refused {
+        let is_free = self.shared.queued.load(Ordering::Acquire) == 0;
+        if let Some(write_now) = &lane.write_now
+            && is_free
+            && exchange.body_len() <= SMALL_BODY_BYTES
+        {
+            let line = outbound::accept(&self.shared, exchange, Instant::now());
+            if let Some(line) = line
+                && !write_now(&line)
+            {
+                // There is room: nothing is queued, and nobody else can queue now.
+                self.shared.queued.fetch_add(1, Ordering::AcqRel);
+                let _ = inbox.try_send(Outgoing::Line(line));
+            }
+            return;
+        }
+        self.shared.queued.fetch_add(1, Ordering::AcqRel);
+        let (exchange, why) = match inbox.try_send(Outgoing::Request(exchange)) {
+            Ok(()) => return,
+            Err(TrySendError::Full(outgoing)) => (outgoing, Refusal::TooManyInFlight),
+            Err(TrySendError::Disconnected(outgoing)) => (outgoing, Refusal::SessionEnded),
+        };
+        self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+        drop(lane);
+        if let Outgoing::Request(exchange) = exchange {
             exchange.reply(Reply::Refused { id: "null", why });
         }
     }
@@ -192,9 +236,9 @@ impl Bridge {
         self.send_errand(Errand::Gone { connection });
     }
 
-    /// Requests that wait for an answer of the child.
+    /// Requests that wait for an answer of the child, or to be sent to it.
     pub(crate) fn in_flight(&self) -> usize {
-        self.shared.table.lock().in_flight()
+        self.shared.table.lock().in_flight() + self.shared.queued.load(Ordering::Acquire)
     }
 
     /// Wakes the reader thread if something is due at `now`.
@@ -208,8 +252,7 @@ impl Bridge {
     /// Ends the bridge: answers everybody who waits, and lets [`Outbound::next`] return `None`
     /// so that the child's stdin closes.
     pub(crate) fn close(&self) {
-        let inbox = self.inbox.lock().take();
-        drop(inbox);
+        self.lane.lock().inbox = None;
         self.send_errand(Errand::Close);
     }
 
@@ -226,7 +269,7 @@ impl Shared {
 }
 
 /// The writer thread's end of the inbox.
-type Inbox = Receiver<Box<dyn Exchange>>;
+type Inbox = Receiver<Outgoing>;
 
 #[cfg(test)]
 mod tests;

@@ -163,7 +163,7 @@ impl Talk {
     fn say(&self, message: &Value) {
         if let Some(lines) = &self.lines {
             // A child that has ended is heard of below.
-            let _ = lines.send(message.to_string().into_bytes());
+            let _ = lines.send(format!("{message}\n").into_bytes());
         }
     }
 

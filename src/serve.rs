@@ -391,6 +391,7 @@ impl Spawner {
             child.pid(),
             principal.name
         );
+        bridge.connect(Box::new(child.write_now()));
         let killer = child.killer();
         Ok(Backend {
             bridge,

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -115,6 +115,8 @@ pub(crate) struct Child {
     label: String,
     limits: Limits,
     life: Arc<Life>,
+    /// Owned by the writer thread, whose end closes it.
+    stdin: Weak<OwnedFd>,
     stderr: Arc<StderrTail>,
     threads: Vec<Joined<()>>,
 }
@@ -122,7 +124,7 @@ pub(crate) struct Child {
 impl Child {
     /// Starts the process and its three threads.
     ///
-    /// `source` blocks for the next line to the child, and returns `None` to close its stdin.
+    /// `source` blocks for the next bytes to the child, and returns `None` to close its stdin.
     ///
     /// # Errors
     /// [`SpawnError`] with the program and the OS error; nothing is left running then.
@@ -153,6 +155,7 @@ impl Child {
             label,
             limits,
             life: Arc::clone(&life),
+            stdin: Weak::new(),
             stderr,
             threads: Vec::with_capacity(3),
         };
@@ -183,6 +186,8 @@ impl Child {
             stderr::drain(&stderr, &e_tail, &e_life);
         })?;
         self.threads.push(keeper);
+        let stdin = Arc::new(stdin);
+        self.stdin = Arc::downgrade(&stdin);
         let w_life = Arc::clone(life);
         let writer = thread::spawn(format!("w:{label}"), move || {
             pipes::write_lines(stdin, &w_life, source);
@@ -199,6 +204,13 @@ impl Child {
     /// The process id, which is the process group's too.
     pub(crate) fn pid(&self) -> u32 {
         self.life.pid().as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Writes whole lines to the child from any thread, if that takes no waiting; false if
+    /// nothing was written. Not to be called while `source` has bytes under way.
+    pub(crate) fn write_now(&self) -> impl Fn(&[u8]) -> bool + Send + Sync + use<> {
+        let stdin = Weak::clone(&self.stdin);
+        move |bytes| pipes::write_now(&stdin, bytes)
     }
 
     /// The last lines of stderr.

@@ -1,147 +1,166 @@
 //! From clients to the child: thread `w:`. Reads bodies, enters requests, yields lines.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::table::NewRequest;
-use super::{Exchange, Inbox, Refusal, Reply, Shared};
+use super::{Exchange, Inbox, Outgoing, Refusal, Reply, Shared};
 use crate::jsonrpc::{self, Id, Kind, Message};
 use crate::mcp;
 
 pub(crate) struct Outbound {
     inbox: Inbox,
     shared: Arc<Shared>,
+    /// The line before is not known to be written yet.
+    is_writing: bool,
 }
 
 impl Outbound {
     pub(super) fn new(inbox: Inbox, shared: Arc<Shared>) -> Self {
-        Self { inbox, shared }
+        Self {
+            inbox,
+            shared,
+            is_writing: false,
+        }
     }
 
-    /// Waits for the next line to the child, without its end; a batch is several lines in one.
-    /// `None` once the bridge is closed.
+    /// Waits for the next line to the child; a batch is several lines in one. Being asked again
+    /// means that the line before was written. `None` once the bridge is closed.
     pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
         loop {
-            let exchange = self.inbox.recv().ok()?;
-            if let Some(line) = self.accept(exchange, Instant::now()) {
-                return Some(line);
+            if self.is_writing {
+                self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+                self.is_writing = false;
+            }
+            let outgoing = self.inbox.recv().ok()?;
+            self.is_writing = true;
+            let line = match outgoing {
+                Outgoing::Line(line) => Some(line),
+                Outgoing::Request(exchange) => accept(&self.shared, exchange, Instant::now()),
+            };
+            if line.is_some() {
+                return line;
             }
         }
     }
+}
 
-    /// Takes one POST: answers it if nothing is to wait for, and gives what the child shall get.
-    pub(super) fn accept(&self, mut exchange: Box<dyn Exchange>, now: Instant) -> Option<Vec<u8>> {
-        let Ok(mut body) = exchange.body() else {
-            return refuse(exchange, "null", Refusal::BodyIncomplete);
-        };
-        let Ok(text) = str::from_utf8(&body) else {
-            let why = Refusal::Body(jsonrpc::ParseError::NotJson);
-            return refuse(exchange, "null", why);
-        };
-        if jsonrpc::is_batch(text) {
-            return self.accept_batch(exchange, text, now);
-        }
-        match jsonrpc::parse(text) {
-            Ok(message) => self.accept_message(exchange, &message, now)?,
-            Err(why) => return refuse(exchange, "null", Refusal::Body(why)),
-        }
-        make_one_line(&mut body);
-        Some(body)
+/// Takes one POST: answers it if nothing is to wait for, and gives what the child shall get.
+pub(super) fn accept(
+    shared: &Shared,
+    mut exchange: Box<dyn Exchange>,
+    now: Instant,
+) -> Option<Vec<u8>> {
+    let Ok(mut body) = exchange.body() else {
+        return refuse(exchange, "null", Refusal::BodyIncomplete);
+    };
+    let Ok(text) = str::from_utf8(&body) else {
+        let why = Refusal::Body(jsonrpc::ParseError::NotJson);
+        return refuse(exchange, "null", why);
+    };
+    if jsonrpc::is_batch(text) {
+        return accept_batch(shared, exchange, text, now);
     }
-
-    /// `None` if the child shall not get the message.
-    fn accept_message(
-        &self,
-        exchange: Box<dyn Exchange>,
-        message: &Message<'_>,
-        now: Instant,
-    ) -> Option<()> {
-        let mut table = self.shared.table.lock();
-        if table.closed {
-            drop(table);
-            return refuse(exchange, message.id_text, Refusal::SessionEnded);
-        }
-        if message.kind != Kind::Request {
-            if let Some(id) = cancelled_id(message) {
-                table.cancel(&id, now);
-            }
-            drop(table);
-            exchange.reply(Reply::Accepted);
-            return Some(());
-        }
-        let is_initialize = message.method == mcp::method::INITIALIZE;
-        if is_initialize && table.initialize_seen {
-            drop(table);
-            return refuse(exchange, message.id_text, Refusal::AlreadyInitialized);
-        }
-        let max = self.shared.options.max_in_flight;
-        match table.enter(exchange, vec![new_request(message)], max, now) {
-            Ok(post) => {
-                if is_initialize {
-                    table.mark_initialize(post);
-                }
-                Some(())
-            }
-            Err((exchange, why)) => {
-                drop(table);
-                refuse(exchange, message.id_text, why)
-            }
-        }
+    match jsonrpc::parse(text) {
+        Ok(message) => accept_message(shared, exchange, &message, now)?,
+        Err(why) => return refuse(exchange, "null", Refusal::Body(why)),
     }
+    make_line(&mut body);
+    Some(body)
+}
 
-    /// 2025-03-26, transports, "Sending Messages to the Server": requests in a batch are answered
-    /// on one stream; without requests it is accepted like a single notification.
-    fn accept_batch(
-        &self,
-        exchange: Box<dyn Exchange>,
-        text: &str,
-        now: Instant,
-    ) -> Option<Vec<u8>> {
-        if self.shared.table.lock().version != mcp::BATCH_VERSION {
-            return refuse(exchange, "null", Refusal::BatchNotAllowed);
-        }
-        let parsed = jsonrpc::split_batch(text).and_then(|items| {
-            let messages: Result<Vec<_>, _> =
-                items.iter().map(|item| jsonrpc::parse(item)).collect();
-            messages.map(|messages| (items, messages))
-        });
-        let (items, messages) = match parsed {
-            Ok(parsed) => parsed,
-            Err(why) => return refuse(exchange, "null", Refusal::Body(why)),
-        };
-        if messages
-            .iter()
-            .any(|message| message.method == mcp::method::INITIALIZE)
-        {
-            return refuse(exchange, "null", Refusal::AlreadyInitialized);
-        }
-        let requests: Vec<NewRequest> = messages
-            .iter()
-            .filter(|message| message.kind == Kind::Request)
-            .map(new_request)
-            .collect();
-        let mut table = self.shared.table.lock();
-        for id in messages.iter().filter_map(cancelled_id) {
+/// `None` if the child shall not get the message.
+fn accept_message(
+    shared: &Shared,
+    exchange: Box<dyn Exchange>,
+    message: &Message<'_>,
+    now: Instant,
+) -> Option<()> {
+    let mut table = shared.table.lock();
+    if table.closed {
+        drop(table);
+        return refuse(exchange, message.id_text, Refusal::SessionEnded);
+    }
+    if message.kind != Kind::Request {
+        if let Some(id) = cancelled_id(message) {
             table.cancel(&id, now);
         }
-        if requests.is_empty() {
-            drop(table);
-            exchange.reply(Reply::Accepted);
-        } else if let Err((exchange, why)) =
-            table.enter(exchange, requests, self.shared.options.max_in_flight, now)
-        {
-            drop(table);
-            return refuse(exchange, "null", why);
-        }
-        let mut lines = items.join("\0").into_bytes();
-        make_one_line(&mut lines);
-        // JSON holds no raw NUL, so each one left is a seam.
-        lines
-            .iter_mut()
-            .filter(|byte| **byte == 0)
-            .for_each(|byte| *byte = b'\n');
-        Some(lines)
+        drop(table);
+        exchange.reply(Reply::Accepted);
+        return Some(());
     }
+    let is_initialize = message.method == mcp::method::INITIALIZE;
+    if is_initialize && table.initialize_seen {
+        drop(table);
+        return refuse(exchange, message.id_text, Refusal::AlreadyInitialized);
+    }
+    let max = shared.options.max_in_flight;
+    match table.enter(exchange, vec![new_request(message)], max, now) {
+        Ok(post) => {
+            if is_initialize {
+                table.mark_initialize(post);
+            }
+            Some(())
+        }
+        Err((exchange, why)) => {
+            drop(table);
+            refuse(exchange, message.id_text, why)
+        }
+    }
+}
+
+/// 2025-03-26, transports, "Sending Messages to the Server": requests in a batch are answered
+/// on one stream; without requests it is accepted like a single notification.
+fn accept_batch(
+    shared: &Shared,
+    exchange: Box<dyn Exchange>,
+    text: &str,
+    now: Instant,
+) -> Option<Vec<u8>> {
+    if shared.table.lock().version != mcp::BATCH_VERSION {
+        return refuse(exchange, "null", Refusal::BatchNotAllowed);
+    }
+    let parsed = jsonrpc::split_batch(text).and_then(|items| {
+        let messages: Result<Vec<_>, _> = items.iter().map(|item| jsonrpc::parse(item)).collect();
+        messages.map(|messages| (items, messages))
+    });
+    let (items, messages) = match parsed {
+        Ok(parsed) => parsed,
+        Err(why) => return refuse(exchange, "null", Refusal::Body(why)),
+    };
+    if messages
+        .iter()
+        .any(|message| message.method == mcp::method::INITIALIZE)
+    {
+        return refuse(exchange, "null", Refusal::AlreadyInitialized);
+    }
+    let requests: Vec<NewRequest> = messages
+        .iter()
+        .filter(|message| message.kind == Kind::Request)
+        .map(new_request)
+        .collect();
+    let mut table = shared.table.lock();
+    for id in messages.iter().filter_map(cancelled_id) {
+        table.cancel(&id, now);
+    }
+    if requests.is_empty() {
+        drop(table);
+        exchange.reply(Reply::Accepted);
+    } else if let Err((exchange, why)) =
+        table.enter(exchange, requests, shared.options.max_in_flight, now)
+    {
+        drop(table);
+        return refuse(exchange, "null", why);
+    }
+    let mut lines = items.join("\0").into_bytes();
+    make_line(&mut lines);
+    // JSON holds no raw NUL, so each one left is a seam.
+    lines
+        .iter_mut()
+        .filter(|byte| **byte == 0)
+        .for_each(|byte| *byte = b'\n');
+    Some(lines)
 }
 
 fn refuse<T>(exchange: Box<dyn Exchange>, id: &str, why: Refusal) -> Option<T> {
@@ -176,10 +195,11 @@ fn cancelled_id(message: &Message<'_>) -> Option<Id> {
 }
 
 /// A raw line end in JSON is white space between tokens: in a string it would be escaped.
-fn make_one_line(body: &mut Vec<u8>) {
+fn make_line(body: &mut Vec<u8>) {
     for byte in body.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
         *byte = b' ';
     }
     let end = body.trim_ascii_end().len();
     body.truncate(end);
+    body.push(b'\n');
 }

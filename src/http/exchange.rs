@@ -72,6 +72,12 @@ impl Exchange for HttpExchange {
         }
     }
 
+    fn body_len(&self) -> usize {
+        let read = self.body.as_ref().map(Vec::len);
+        let unread = || self.request.as_ref().and_then(Request::body_length);
+        read.or_else(unread).unwrap_or(0)
+    }
+
     fn connection(&self) -> u64 {
         self.connection
     }

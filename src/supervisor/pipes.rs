@@ -1,6 +1,7 @@
 //! The two pipes that carry messages: lines to the child's stdin, lines from its stdout.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -17,15 +18,14 @@ const KEEP_SIZE_BYTES: usize = 64 * 1024;
 /// A child that has closed its stdout and does not end by itself can answer nothing any more.
 const CLOSED_GRACE: Duration = Duration::from_secs(2);
 
-/// Writes what `source` yields, each with a line end, until it yields `None` or the child has
+/// Writes what `source` yields until it yields `None` or the child has
 /// ended. Dropping `stdin` at the end is what tells the child to stop.
 pub(super) fn write_lines(
-    stdin: OwnedFd,
+    stdin: Arc<OwnedFd>,
     life: &Life,
     mut source: impl FnMut() -> Option<Vec<u8>>,
 ) {
-    while let Some(mut line) = source() {
-        line.push(b'\n');
+    while let Some(line) = source() {
         if !write_all(&stdin, life, &line) {
             break;
         }
@@ -60,6 +60,16 @@ fn write_all(stdin: &OwnedFd, life: &Life, mut rest: &[u8]) -> bool {
         }
     }
     true
+}
+
+/// Writes bytes if the pipe has room for all of them; false if none was written.
+pub(super) fn write_now(stdin: &Weak<OwnedFd>, bytes: &[u8]) -> bool {
+    // POSIX, write(): up to so many bytes go into a non-blocking pipe whole or not at all.
+    let is_atomic = bytes.len() <= rustix::pipe::PIPE_BUF;
+    is_atomic
+        && stdin
+            .upgrade()
+            .is_some_and(|stdin| rustix::io::write(&stdin, bytes).is_ok())
 }
 
 /// Hands every line of `stdout` to `sink`, and [`Event::Exited`] at the end.

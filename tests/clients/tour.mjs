@@ -182,7 +182,7 @@ export async function tour(sdk) {
   await step('cancellation', async () => {
     const stop = new AbortController();
     const started = new Inbox();
-    const count = call('count', { n: 60, delay_ms: 1000 }, { signal: stop.signal, onprogress: started.put });
+    const count = call('count', { n: 600, delay_ms: 100 }, { signal: stop.signal, onprogress: started.put });
     await started.reached(1);
     stop.abort('enough');
     await assert.rejects(count);

@@ -208,7 +208,7 @@ async def cancelling(sdk: Sdk, session: Any, client: Client) -> None:
             started.put(now)
 
         async def count() -> None:
-            await session.call_tool("count", {"n": 60, "delay_ms": 1000}, progress_callback=progress)
+            await session.call_tool("count", {"n": 600, "delay_ms": 100}, progress_callback=progress)
 
         sent = len(client.wire.calls)
         async with anyio.create_task_group() as calls:
