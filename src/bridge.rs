@@ -112,7 +112,7 @@ pub(crate) struct Options {
 }
 
 /// What waits for the writer thread; more is refused.
-const INBOX_LEN: usize = 64;
+const INBOX_LEN: usize = 32;
 /// A body up to this size has come together with its head, so taking it costs no waiting.
 const SMALL_BODY_BYTES: usize = 1024;
 
@@ -193,7 +193,9 @@ impl Bridge {
     pub(crate) fn post(&self, exchange: Box<dyn Exchange>) {
         let lane = self.lane.lock();
         let Some(inbox) = &lane.inbox else {
-            return; // dropped, the exchange answers for itself
+            drop(lane);
+            let why = self.shared.table.lock().why_closed();
+            return exchange.reply(Reply::Refused { id: "null", why });
         };
         let is_free = self.shared.queued.load(Ordering::Acquire) == 0;
         if let Some(write_now) = &lane.write_now
@@ -243,7 +245,8 @@ impl Bridge {
 
     /// Wakes the reader thread if something is due at `now`.
     pub(crate) fn tick(&self, now: Instant) {
-        let due = self.shared.table.lock().is_due(now);
+        let start_timeout = self.shared.options.start_timeout;
+        let due = self.shared.table.lock().is_due(start_timeout, now);
         if due {
             (self.shared.options.wake)();
         }

@@ -15,7 +15,7 @@ mod refuse;
 mod relay;
 mod response;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use socket2::{SockRef, Socket, TcpKeepalive};
 
 use crate::thread::{self, Joined};
@@ -78,8 +78,19 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
+/// Connections taken in a row before those that have ended are joined.
+const ACCEPTS_MAX: usize = 64;
 /// After an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE_MS: i64 = 50;
+const ACCEPT_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+/// Clients that were turned away and may still be reading why; the oldest goes first.
+const TURNED_AWAY_MAX: usize = 16;
+const TURNED_AWAY_LINGER: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 
 /// A listening socket for clients.
 pub(crate) struct Listener {
@@ -184,6 +195,7 @@ struct Acceptor {
     by_address: HashMap<IpAddr, usize>,
     last_no: u64,
     ended: (Sender<u64>, Receiver<u64>),
+    turned_away: VecDeque<Arc<Socket>>,
 }
 
 impl Acceptor {
@@ -195,6 +207,7 @@ impl Acceptor {
             by_address: HashMap::new(),
             last_no: 0,
             ended: unbounded(),
+            turned_away: VecDeque::new(),
         }
     }
 
@@ -204,8 +217,11 @@ impl Acceptor {
                 PollFd::new(&self.listener.socket, PollFlags::IN),
                 PollFd::new(&self.shared.wake, PollFlags::IN),
             ];
+            let linger = (!self.turned_away.is_empty()).then_some(&TURNED_AWAY_LINGER);
+            if let Ok(0) = poll(&mut fds, linger) {
+                self.turned_away.clear();
+            }
             // EINTR is one more turn of the loop.
-            let _ = poll(&mut fds, None);
             let [incoming, woken] = fds.map(|fd| !fd.revents().is_empty());
             if woken {
                 // EAGAIN: somebody else's wake-up was counted in.
@@ -222,52 +238,49 @@ impl Acceptor {
         }
     }
 
-    /// Takes connections until none is left; one is never left waiting on purpose.
+    /// Takes connections; one is never left waiting on purpose.
     fn accept(&mut self) {
-        loop {
+        for _ in 0..ACCEPTS_MAX {
             match self.listener.socket.accept() {
                 Ok((socket, address)) => {
                     let address = address.as_socket().map(|addr| addr.ip().to_canonical());
-                    self.take(socket, address);
+                    self.take(Arc::new(socket), address);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     log::error!("cannot accept a connection: {error}");
                     let mut wake = [PollFd::new(&self.shared.wake, PollFlags::IN)];
-                    let pause = rustix::event::Timespec {
-                        tv_sec: 0,
-                        tv_nsec: ACCEPT_PAUSE_MS * 1_000_000,
-                    };
+                    self.turned_away.clear();
                     // A connection that ends cuts the pause short: it frees what was missing.
-                    let _ = poll(&mut wake, Some(&pause));
+                    let _ = poll(&mut wake, Some(&ACCEPT_PAUSE));
                     return;
                 }
             }
         }
     }
 
-    fn take(&mut self, socket: Socket, address: Option<IpAddr>) {
+    fn take(&mut self, socket: Arc<Socket>, address: Option<IpAddr>) {
         let options = &self.shared.options;
         let per_address = options.max_connections_per_address;
         let counted = address.filter(|ip| !options.trusted_proxies.contains(ip));
         if self.served.len() >= options.max_connections {
-            return turn_away(&socket, "too many connections");
+            return self.turn_away(socket, "too many connections");
         }
         let others = counted
             .and_then(|ip| self.by_address.get(&ip))
             .copied()
             .unwrap_or(0);
         if per_address > 0 && others >= per_address {
-            return turn_away(&socket, "too many connections from your address");
+            return self.turn_away(socket, "too many connections from your address");
         }
         if let Err(error) = prepare(&socket, address.is_some()) {
             log::debug!("connection lost before it began: {error}");
             return;
         }
         self.last_no += 1;
-        let (no, socket) = (self.last_no, Arc::new(socket));
-        let (shared, own, ended) = (
+        let (no, shared, own, ended) = (
+            self.last_no,
             Arc::clone(&self.shared),
             Arc::clone(&socket),
             self.ended.0.clone(),
@@ -297,9 +310,24 @@ impl Acceptor {
             }
             Err(error) => {
                 log::error!("cannot start a thread for a connection: {error}");
-                turn_away(&socket, "no thread to serve this connection");
+                self.turn_away(socket, "no thread to serve this connection");
             }
         }
+    }
+
+    /// Says why, without waiting for the client. A socket that is closed while its client is
+    /// sending resets it, and the answer with it; so it stays open for a while.
+    fn turn_away(&mut self, socket: Arc<Socket>, why: &'static str) {
+        let _ = socket.set_nonblocking(true);
+        let _ = rustix::io::write(&*socket, &Refusal::Busy(why).response());
+        let _ = socket.shutdown(Shutdown::Write);
+        if self.turned_away.len() == TURNED_AWAY_MAX
+            && let Some(oldest) = self.turned_away.pop_front()
+        {
+            // What has come meanwhile must not be unread when it closes.
+            let _ = rustix::io::read(&*oldest, &mut [0u8; 4096]);
+        }
+        self.turned_away.push_back(socket);
     }
 
     fn join_ended(&mut self) {
@@ -351,15 +379,6 @@ fn prepare(socket: &Socket, is_tcp: bool) -> io::Result<()> {
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_PROBES),
     )
-}
-
-/// Says why, without waiting for the client: it may not get it if it is still sending.
-fn turn_away(socket: &Socket, why: &'static str) {
-    let _ = socket.set_nonblocking(true);
-    // Takes what has come already, or closing would reset the connection and the answer with it.
-    let _ = rustix::io::read(socket, &mut [0u8; 4096]);
-    let _ = rustix::io::write(socket, &Refusal::Busy(why).response());
-    let _ = socket.shutdown(Shutdown::Write);
 }
 
 #[cfg(test)]

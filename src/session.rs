@@ -139,9 +139,8 @@ pub(crate) struct Registry {
     options: Options,
     spawn: SpawnFn,
     sessions: Mutex<Sessions>,
-    /// Signalled when a spawn is through.
-    started: Condvar,
-    /// Threads that run a stop ladder.
+    /// Signalled when a spawn or an end is through.
+    settled: Condvar,
     stopping: Mutex<Vec<Stopping>>,
     this: Weak<Registry>,
 }
@@ -149,13 +148,17 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Sessions {
     by_id: HashMap<String, Arc<Session>>,
-    /// Spawns that are under way.
-    starting: usize,
+    /// Spawns, and ends of sessions that have left the map, that are under way.
+    unsettled: usize,
     draining: bool,
+    /// Children are no longer asked to end, but killed.
+    killing: bool,
 }
 
+/// A thread that runs a stop ladder.
 struct Stopping {
-    thread: Joined<()>,
+    /// `None` while [`Registry::stop`] waits for it.
+    thread: Option<Joined<()>>,
     kill: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -172,7 +175,7 @@ impl Registry {
             options,
             spawn,
             sessions: Mutex::default(),
-            started: Condvar::new(),
+            settled: Condvar::new(),
             stopping: Mutex::default(),
             this: this.clone(),
         })
@@ -213,14 +216,11 @@ impl Registry {
             }),
         };
         let spawned = (self.spawn)(request).map(|backend| self.begin(&session, backend));
-        let mut sessions = self.sessions.lock();
-        sessions.starting -= 1;
-        self.started.notify_all();
-        if let Err(why) = spawned {
-            sessions.by_id.remove(&id);
-            return Err(OpenError::Spawn(why));
+        if spawned.is_err() {
+            self.sessions.lock().by_id.remove(&id);
         }
-        drop(sessions);
+        self.settle();
+        spawned.map_err(OpenError::Spawn)?;
         log::info!(
             "session opened sid={} user={} server={server}",
             label(&id),
@@ -264,16 +264,16 @@ impl Registry {
             child: Mutex::new(None),
         });
         sessions.by_id.insert(id.to_owned(), Arc::clone(&session));
-        sessions.starting += 1;
+        sessions.unsettled += 1;
         Ok(Reserve::Taken(session))
     }
 
     /// Puts the backend in its place. If the session was ended meanwhile, ends the backend too.
     fn begin(&self, session: &Arc<Session>, backend: Backend) {
         let Backend { bridge, stop, kill } = backend;
-        *session.child.lock() = Some(ChildEnd { stop, kill });
-        // Nobody else sets it.
+        // Nobody else sets it. The child comes last: `end` takes it only with its bridge.
         let _ = session.bridge.set(bridge);
+        *session.child.lock() = Some(ChildEnd { stop, kill });
         let still_open = self.sessions.lock().by_id.contains_key(&session.id);
         if !still_open {
             self.end(session, "ended while it started");
@@ -312,9 +312,27 @@ impl Registry {
     /// Ends a session, for whatever reason; does nothing if it has ended. Returns at once: the
     /// child is stopped by a thread of its own.
     pub(crate) fn close(&self, id: &str, why: &str) {
-        let session = self.sessions.lock().by_id.remove(id);
-        if let Some(session) = session {
-            self.end(&session, why);
+        let session = {
+            let mut sessions = self.sessions.lock();
+            let Some(session) = sessions.by_id.remove(id) else {
+                return;
+            };
+            sessions.unsettled += 1;
+            session
+        };
+        self.end(&session, why);
+        self.settle();
+    }
+
+    fn settle(&self) {
+        self.sessions.lock().unsettled -= 1;
+        self.settled.notify_all();
+    }
+
+    fn wait_settled(&self) {
+        let mut sessions = self.sessions.lock();
+        while sessions.unsettled > 0 {
+            self.settled.wait(&mut sessions);
         }
     }
 
@@ -331,7 +349,16 @@ impl Registry {
         bridge.close();
         let kill: Arc<dyn Fn() + Send + Sync> = Arc::from(child.kill);
         match thread::spawn(format!("stop:{}", session.label()), child.stop) {
-            Ok(thread) => self.stopping.lock().push(Stopping { thread, kill }),
+            Ok(thread) => {
+                self.stopping.lock().push(Stopping {
+                    thread: Some(thread),
+                    kill: Arc::clone(&kill),
+                });
+                // `kill_all` either finds it there, or is seen here.
+                if self.sessions.lock().killing {
+                    kill();
+                }
+            }
             Err(error) => {
                 // The threads of the child go with its pipes; nobody is left to join them.
                 log::error!(
@@ -355,7 +382,7 @@ impl Registry {
         let stopped: Vec<Stopping> = self
             .stopping
             .lock()
-            .extract_if(.., |it| it.thread.is_finished())
+            .extract_if(.., |it| it.thread.as_ref().is_some_and(Joined::is_finished))
             .collect();
         drop(stopped);
     }
@@ -400,25 +427,25 @@ impl Registry {
     /// Ends all sessions side by side, and returns when nothing of them is left.
     pub(crate) fn stop(&self) {
         self.drain();
-        let mut sessions = self.sessions.lock();
-        while sessions.starting > 0 {
-            self.started.wait(&mut sessions);
-        }
-        drop(sessions);
+        self.wait_settled();
         for session in self.all() {
             self.close(&session.id, "the broker is shutting down");
         }
-        loop {
-            let next = self.stopping.lock().pop();
-            match next {
-                Some(stopping) => drop(stopping),
-                None => return,
-            }
+        self.wait_settled();
+        // What is waited for stays in the list, where `kill_all` finds it.
+        let next = || {
+            let mut stopping = self.stopping.lock();
+            stopping.iter_mut().find_map(|it| it.thread.take())
+        };
+        while let Some(thread) = next() {
+            thread.join();
         }
+        self.stopping.lock().clear();
     }
 
-    /// Ends all children at once, also those that are being stopped.
+    /// Ends all children at once: those that run, that are being stopped, and that come yet.
     pub(crate) fn kill_all(&self) {
+        self.sessions.lock().killing = true;
         for session in self.all() {
             if let Some(child) = session.child.lock().as_ref() {
                 (child.kill)();

@@ -147,10 +147,9 @@ impl Child {
         source: impl FnMut() -> Option<Vec<u8>> + Send + 'static,
         sink: impl FnMut(Event<'_>) + Send + 'static,
     ) -> io::Result<Self> {
-        let Launch { label, secrets, .. } = &launch;
-        let (label, secrets) = (label.clone(), secrets.clone());
+        let label = launch.label.clone();
         let (life, pipes) = spawn(&launch)?;
-        let stderr = Arc::new(StderrTail::new(label.clone(), secrets));
+        let stderr = Arc::new(StderrTail::new(label.clone(), &launch.secrets));
         let mut child = Self {
             label,
             limits,
@@ -186,18 +185,20 @@ impl Child {
             stderr::drain(&stderr, &e_tail, &e_life);
         })?;
         self.threads.push(keeper);
-        let stdin = Arc::new(stdin);
-        self.stdin = Arc::downgrade(&stdin);
-        let w_life = Arc::clone(life);
-        let writer = thread::spawn(format!("w:{label}"), move || {
-            pipes::write_lines(stdin, &w_life, source);
-        })?;
-        self.threads.push(writer);
         let (r_life, max) = (Arc::clone(life), self.limits.max_message);
         let reader = thread::spawn(format!("r:{label}"), move || {
             pipes::read_lines(&stdout, &waker, &r_life, max, sink);
         })?;
         self.threads.push(reader);
+        let stdin = Arc::new(stdin);
+        self.stdin = Arc::downgrade(&stdin);
+        let w_life = Arc::clone(life);
+        // The last: the end of the process, which is what follows an error, ends the other two,
+        // but not a thread that waits for `source`.
+        let writer = thread::spawn(format!("w:{label}"), move || {
+            pipes::write_lines(stdin, &w_life, source);
+        })?;
+        self.threads.push(writer);
         Ok(())
     }
 
@@ -318,3 +319,6 @@ fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
         flags | rustix::fs::OFlags::NONBLOCK,
     )?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! From the child to clients: thread `r:`. Owns the streams, and answers everybody who waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,8 +24,8 @@ const LOGGED_CHARS: usize = 120;
 
 pub(crate) struct Inbound {
     shared: Arc<Shared>,
-    /// By the number of their post, so the newest is the last.
-    streams: BTreeMap<u64, Stream>,
+    /// Few at a time; in the order in which they began.
+    streams: Vec<Stream>,
     /// What the child said while nobody listened.
     waiting: VecDeque<Box<str>>,
     waiting_bytes: usize,
@@ -35,7 +35,7 @@ impl Inbound {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            streams: BTreeMap::new(),
+            streams: Vec::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
         }
@@ -94,25 +94,26 @@ impl Inbound {
         self.tend_streams(now);
     }
 
-    /// The child has ended: everybody who waits learns how, and the session is told.
+    /// The child has ended: the session is told, and everybody who waits learns how. In this
+    /// order, so that whoever learns it finds the slot free.
     pub(crate) fn exited(&mut self, reason: &str, now: Instant) {
         let server = self.shared.options.server.clone();
         let started = !self.shared.table.lock().version.is_empty();
-        let stderr = if started {
-            String::new()
-        } else {
-            self.quoted_stderr()
-        };
+        let failure = (!started).then(|| {
+            let stderr = self.quoted_stderr();
+            format!("server \"{server}\" ended before it answered initialize: {reason}{stderr}")
+        });
+        if let Some(why) = &failure {
+            self.shared.table.lock().fail_start(why);
+        }
+        (self.shared.options.ended)(reason);
         self.end_all(
-            |is_initialize| match is_initialize {
-                true => format!(
-                    "server \"{server}\" ended before it answered initialize: {reason}{stderr}"
-                ),
-                false => format!("server \"{server}\" ended: {reason}"),
+            |is_initialize| match &failure {
+                Some(why) if is_initialize => why.clone(),
+                _ => format!("server \"{server}\" ended: {reason}"),
             },
             now,
         );
-        (self.shared.options.ended)(reason);
         // What came in meanwhile.
         self.service(now);
     }
@@ -145,15 +146,18 @@ impl Inbound {
             );
             return;
         };
-        let is_initialize = claimed.is_initialize;
-        if is_initialize && let Some(result) = message.result {
-            let version = jsonrpc::member(result, "protocolVersion").and_then(jsonrpc::text);
-            self.shared.table.lock().version = version.unwrap_or_default().into_owned();
+        match message.result {
+            Some(result) if claimed.is_initialize => {
+                let version = jsonrpc::member(result, "protocolVersion").and_then(jsonrpc::text);
+                self.shared.table.lock().version = version.unwrap_or_default().into_owned();
+            }
+            // Before the client learns of it, so that its slot is free when it tries again.
+            None if claimed.is_initialize => {
+                (self.shared.options.ended)("it refused to initialize");
+            }
+            _ => {}
         }
         self.deliver(claimed, text, message.result.is_some(), now);
-        if is_initialize && message.result.is_none() {
-            (self.shared.options.ended)("it refused to initialize");
-        }
     }
 
     /// Gives an answer to whoever waits for it.
@@ -170,7 +174,7 @@ impl Inbound {
             Some(None) => log::debug!("child {}: client gone", self.shared.options.label),
             None => {
                 self.open_stream(claimed.post, now);
-                if let Some(stream) = self.streams.get_mut(&claimed.post) {
+                if let Some(stream) = self.stream(claimed.post) {
                     stream.message(json, now);
                 }
                 if claimed.is_last {
@@ -195,7 +199,7 @@ impl Inbound {
             return;
         };
         self.open_stream(post, now);
-        if let Some(stream) = self.streams.get_mut(&post) {
+        if let Some(stream) = self.stream(post) {
             stream.message(text, now);
         }
     }
@@ -203,12 +207,12 @@ impl Inbound {
     /// What belongs to no request goes to the session's GET, else to the newest open POST, else
     /// it waits. Never to two (2025-11-25, transports, "Multiple Connections").
     fn route(&mut self, text: &str, now: Instant) {
-        let newest = self.shared.table.lock().newest_post();
-        for no in [Some(STANDALONE), newest].into_iter().flatten() {
+        let posts = self.shared.table.lock().newest_posts();
+        for no in std::iter::once(STANDALONE).chain(posts) {
             if no != STANDALONE {
                 self.open_stream(no, now);
             }
-            let Some(stream) = self.streams.get_mut(&no) else {
+            let Some(stream) = self.stream(no) else {
                 continue;
             };
             if !stream.has_client() {
@@ -243,14 +247,21 @@ impl Inbound {
         }
         let resumed = last_event_id
             .and_then(parse_event_id)
-            .filter(|(no, _)| self.streams.contains_key(no));
+            .filter(|(no, _)| self.stream(*no).is_some());
         let no = resumed.map_or(STANDALONE, |(no, _)| no);
         let connection = exchange.connection();
         let Ok(writer) = exchange.stream(None) else {
             return;
         };
-        let prime = self.primes();
-        let stream = self.streams.entry(no).or_insert_with(|| Stream::new(no));
+        // A resumed stream has primed its client; a newer id before older events would make it
+        // skip them.
+        let prime = resumed.is_none() && self.primes();
+        let known = self.streams.iter().position(|stream| stream.no == no);
+        let at = known.unwrap_or_else(|| {
+            self.streams.push(Stream::new(no));
+            self.streams.len() - 1
+        });
+        let stream = &mut self.streams[at];
         stream.attach(writer, connection, prime, now);
         if let Some((_, seq)) = resumed {
             stream.replay_after(seq, now);
@@ -258,11 +269,23 @@ impl Inbound {
         if let Some(since) = stream.ended {
             stream.end(since);
         }
-        if no == STANDALONE {
-            while let Some(text) = self.waiting.pop_front() {
-                self.waiting_bytes -= text.len();
-                stream.message(&text, now);
+        self.send_waiting(no, now);
+    }
+
+    /// Gives a stream what waits for one.
+    fn send_waiting(&mut self, no: u64, now: Instant) {
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.no == no) else {
+            return;
+        };
+        while stream.has_client()
+            && let Some(text) = self.waiting.pop_front()
+        {
+            if !stream.message(&text, now) {
+                stream.take_back();
+                self.waiting.push_front(text);
+                return;
             }
+            self.waiting_bytes -= text.len();
         }
     }
 
@@ -270,7 +293,7 @@ impl Inbound {
     fn gone(&mut self, connection: u64) {
         let exchanges = self.shared.table.lock().forget_connection(connection);
         drop(exchanges);
-        for stream in self.streams.values_mut() {
+        for stream in &mut self.streams {
             stream.forget_connection(connection);
         }
     }
@@ -288,35 +311,41 @@ impl Inbound {
         if let Ok(writer) = exchange.stream(session) {
             stream.attach(writer, connection, prime, now);
         }
-        self.streams.insert(post, stream);
-        let mut table = self.shared.table.lock();
-        table.streams_due.get_or_insert(now + HEARTBEAT);
+        self.streams.push(stream);
+        {
+            let due = now + HEARTBEAT;
+            let mut table = self.shared.table.lock();
+            table.streams_due = Some(table.streams_due.map_or(due, |known| known.min(due)));
+        }
+        self.send_waiting(post, now);
     }
 
     fn end_stream(&mut self, no: u64, now: Instant) {
-        if let Some(stream) = self.streams.get_mut(&no) {
+        if let Some(stream) = self.stream(no) {
             stream.end(now);
         }
-        let ended = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| stream.ended.is_some());
-        let ended: Vec<u64> = ended.map(|(no, _)| *no).collect();
-        for no in ended.iter().rev().skip(ENDED_STREAMS) {
-            self.streams.remove(no);
-        }
+        let mut surplus = self.streams.iter().filter(|it| it.ended.is_some()).count();
+        self.streams.retain(|stream| {
+            let is_oldest = stream.ended.is_some() && surplus > ENDED_STREAMS;
+            surplus -= usize::from(is_oldest);
+            !is_oldest
+        });
+    }
+
+    fn stream(&mut self, no: u64) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|stream| stream.no == no)
     }
 
     fn tend_streams(&mut self, now: Instant) {
-        for stream in self.streams.values_mut() {
+        for stream in &mut self.streams {
             stream.beat(now);
         }
-        self.streams.retain(|_, stream| {
+        self.streams.retain(|stream| {
             stream
                 .ended
                 .is_none_or(|since| now.saturating_duration_since(since) < REPLAY_AGE)
         });
-        let due = self.streams.values().filter_map(|stream| {
+        let due = self.streams.iter().filter_map(|stream| {
             stream
                 .heartbeat_due()
                 .or(stream.ended.map(|since| since + REPLAY_AGE))
@@ -334,11 +363,10 @@ impl Inbound {
         let server = self.shared.options.server.clone();
         let stderr = self.quoted_stderr();
         let seconds = timeout.as_secs();
-        self.end_all(
-            |_| format!("server \"{server}\" did not answer initialize in {seconds} s{stderr}"),
-            now,
-        );
+        let why = format!("server \"{server}\" did not answer initialize in {seconds} s{stderr}");
+        self.shared.table.lock().fail_start(&why);
         (self.shared.options.ended)("it did not answer initialize in time");
+        self.end_all(|_| why.clone(), now);
     }
 
     /// Answers everybody with an error, and ends all streams.
@@ -357,7 +385,7 @@ impl Inbound {
                 }
             }
         }
-        for (_, mut stream) in std::mem::take(&mut self.streams) {
+        for mut stream in std::mem::take(&mut self.streams) {
             stream.end(now);
         }
     }

@@ -79,8 +79,9 @@ fn accept_message(
 ) -> Option<()> {
     let mut table = shared.table.lock();
     if table.closed {
+        let why = table.why_closed();
         drop(table);
-        return refuse(exchange, message.id_text, Refusal::SessionEnded);
+        return refuse(exchange, message.id_text, why);
     }
     if message.kind != Kind::Request {
         if let Some(id) = cancelled_id(message) {
@@ -141,6 +142,11 @@ fn accept_batch(
         .map(new_request)
         .collect();
     let mut table = shared.table.lock();
+    if table.closed {
+        let why = table.why_closed();
+        drop(table);
+        return refuse(exchange, "null", why);
+    }
     for id in messages.iter().filter_map(cancelled_id) {
         table.cancel(&id, now);
     }

@@ -1,6 +1,7 @@
 //! One event stream with its replay buffer (2025-11-25, transports, "Resumability and
 //! Redelivery"). Owned by the reader thread.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ const REPLAY_BYTES: usize = 1024 * 1024;
 const RETRY_MS: u32 = 1000;
 
 pub(super) struct Stream {
-    no: u64,
+    pub(super) no: u64,
     last_seq: u64,
     replay: VecDeque<(u64, Box<[u8]>)>,
     replay_bytes: usize,
@@ -88,6 +89,11 @@ impl Stream {
     pub(super) fn message(&mut self, json: &str, now: Instant) -> bool {
         self.last_seq += 1;
         let (no, seq) = (self.no, self.last_seq);
+        // Between tokens it is white space, but in an event it would end the line.
+        let json = match json.contains('\r') {
+            true => Cow::Owned(json.replace('\r', " ")),
+            false => Cow::Borrowed(json),
+        };
         let event = format!("event: message\nid: {no}-{seq}\ndata: {json}\n\n").into_bytes();
         let sent = self.send(&event, now);
         self.replay_bytes += event.len();

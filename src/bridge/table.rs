@@ -83,6 +83,8 @@ pub(super) struct Table {
     pub(super) initialize_seen: bool,
     /// The child has ended or the session is closed.
     pub(super) closed: bool,
+    /// Why the child never answered `initialize`.
+    start_failure: Option<String>,
 }
 
 impl Table {
@@ -98,7 +100,7 @@ impl Table {
         now: Instant,
     ) -> Result<u64, (Box<dyn Exchange>, Refusal)> {
         if self.closed {
-            return Err((exchange, Refusal::SessionEnded));
+            return Err((exchange, self.why_closed()));
         }
         if self.pending.len() + requests.len() > max_in_flight {
             return Err((exchange, Refusal::TooManyInFlight));
@@ -156,6 +158,21 @@ impl Table {
         }
     }
 
+    /// The child will never answer `initialize`, which may not even have come yet.
+    pub(super) fn fail_start(&mut self, why: &str) {
+        if !self.closed {
+            self.start_failure.get_or_insert_with(|| why.to_owned());
+        }
+    }
+
+    /// What to tell those who come too late.
+    pub(super) fn why_closed(&self) -> Refusal {
+        match &self.start_failure {
+            Some(why) => Refusal::StartFailed(why.clone()),
+            None => Refusal::SessionEnded,
+        }
+    }
+
     /// Takes the request that an answer is for; `None` if nobody waits for it.
     pub(super) fn claim(&mut self, id: &Id) -> Option<Claimed> {
         let pending = self.remove(id)?;
@@ -175,7 +192,9 @@ impl Table {
 
     fn remove(&mut self, id: &Id) -> Option<Pending> {
         let pending = self.pending.remove(id)?;
-        if let Some(token) = &pending.progress_token {
+        if let Some(token) = &pending.progress_token
+            && self.tokens.get(token) == Some(&pending.post)
+        {
             self.tokens.remove(token);
         }
         Some(pending)
@@ -186,14 +205,13 @@ impl Table {
         self.tokens.get(token).copied()
     }
 
-    /// The newest post that can still carry something to its client.
-    pub(super) fn newest_post(&self) -> Option<u64> {
+    /// The posts that may still carry something to their clients, the newest first.
+    pub(super) fn newest_posts(&self) -> Vec<u64> {
         let reachable = |post: &Post| post.exchange.is_some() || post.is_stream;
-        self.posts
-            .iter()
-            .filter(|(_, post)| reachable(post))
-            .map(|(no, _)| *no)
-            .max()
+        let posts = self.posts.iter().filter(|(_, post)| reachable(post));
+        let mut posts: Vec<u64> = posts.map(|(no, _)| *no).collect();
+        posts.sort_unstable_by(|a, b| b.cmp(a));
+        posts
     }
 
     /// Turns a post into a stream: gives the exchange to open it with, if it is not one yet.
@@ -274,17 +292,13 @@ impl Table {
     }
 
     /// Whether the reader thread has something to do at `now`.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
+    pub(super) fn is_due(&self, start_timeout: Duration, now: Instant) -> bool {
         let posts = self.posts.values().filter_map(Post::stream_due);
         let cancelled = self
             .pending
             .values()
             .filter_map(|pending| pending.cancelled);
-        let starting = self
-            .posts
-            .values()
-            .any(|post| post.is_initialize && post.is_stream);
-        starting
+        self.start_overdue(start_timeout, now)
             || self.streams_due.is_some_and(|due| now >= due)
             || posts.into_iter().any(|due| now >= due)
             || cancelled

@@ -1,1 +1,424 @@
+//! A bridge between fake clients and a fake child, with the time passed in: no thread, no sleep.
+//!
+//! Most of it is told as golden dialogues, `tests/data/transcripts/*.txt`: lines with `>` are
+//! what happens to the bridge, those with `<` what it does then. `BLESS=1` writes what it does
+//! into the files, to be read before it is committed. A dialogue can
+//!
+//! ```text
+//! == TITLE                a new bridge
+//! > init VERSION          a session that has negotiated this revision
+//! > post CLIENT JSON      a POST; each client has a connection of its own
+//! > cut CLIENT            a POST whose body does not come to its end
+//! > get CLIENT [ID]       a GET, with `Last-Event-ID`
+//! > gone CLIENT           the edge says that this client has gone
+//! > break CLIENT          from now on writing to it fails
+//! > child LINE            the child writes a line
+//! > long                  the child writes a line of more than `max_message`
+//! > stderr LINE           the child writes to stderr
+//! > exit REASON           the child ends
+//! > close                 the session is ended
+//! > wait SECONDS          time passes, in steps of a quarter of a second
+//! ```
 
+mod bounds;
+mod lane;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{OnceLock, Weak};
+
+use super::*;
+
+/// How often the reaper calls [`Bridge::tick`].
+const TICK: Duration = Duration::from_millis(250);
+const MAX_IN_FLIGHT: usize = 3;
+
+/// What was observed, in order.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn note(&self, line: impl Into<String>) {
+        self.0.lock().push(line.into());
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+/// Somebody at the other end of one connection.
+#[derive(Clone)]
+struct Client {
+    name: String,
+    connection: u64,
+    is_broken: Arc<AtomicBool>,
+    log: Log,
+}
+
+impl Client {
+    fn note(&self, what: impl std::fmt::Display) {
+        self.log.note(format!("{} {what}", self.name));
+    }
+
+    fn reach(&self) -> io::Result<()> {
+        match self.is_broken.load(Ordering::Relaxed) {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+struct FakeExchange {
+    client: Client,
+    body: Option<Vec<u8>>,
+    is_answered: bool,
+}
+
+impl Exchange for FakeExchange {
+    fn body_len(&self) -> usize {
+        self.body.as_ref().map_or(0, Vec::len)
+    }
+
+    fn body(&mut self) -> io::Result<Vec<u8>> {
+        self.body.take().ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn connection(&self) -> u64 {
+        self.client.connection
+    }
+
+    fn reply(mut self: Box<Self>, reply: Reply<'_>) {
+        self.is_answered = true;
+        self.client.note(match reply {
+            Reply::Message { json, session } => {
+                let json = String::from_utf8_lossy(json);
+                format!("json {}{json}", announced(session))
+            }
+            Reply::Accepted => "accepted".to_owned(),
+            Reply::Refused { id, why } => format!("refused id={id} {why:?}"),
+        });
+    }
+
+    fn stream(mut self: Box<Self>, session: Option<&str>) -> io::Result<Box<dyn EventWriter>> {
+        self.is_answered = true;
+        self.client.reach()?;
+        self.client
+            .note(format!("stream {}", announced(session)).trim());
+        Ok(Box::new(FakeWriter {
+            client: self.client.clone(),
+            is_finished: false,
+        }))
+    }
+}
+
+fn announced(session: Option<&str>) -> String {
+    session.map_or(String::new(), |session| format!("session={session} "))
+}
+
+impl Drop for FakeExchange {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.client.note("dropped");
+        }
+    }
+}
+
+struct FakeWriter {
+    client: Client,
+    is_finished: bool,
+}
+
+impl EventWriter for FakeWriter {
+    fn send(&mut self, events: &[u8]) -> io::Result<()> {
+        self.client.reach()?;
+        let text = str::from_utf8(events).unwrap();
+        // WHATWG HTML, "Parsing an event stream": each of the three ends a line.
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        let text = text.strip_suffix("\n\n").expect("whole events");
+        for event in text.split("\n\n") {
+            let lines: Vec<&str> = event.lines().collect();
+            let field = |at: usize, name: &str| lines.get(at)?.strip_prefix(name);
+            let what = match (field(0, "id: "), field(1, "id: "), field(2, "data: ")) {
+                (None, Some(id), Some(json)) if lines.len() == 3 => format!("event {id} {json}"),
+                (Some(id), ..) if lines[1..] == ["retry: 1000", "data:"] => format!("prime {id}"),
+                _ if lines.len() == 1 && event.starts_with(':') => format!("comment{event}"),
+                _ => format!("garbled {lines:?}"),
+            };
+            self.client.note(what.trim_end());
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) {
+        self.is_finished = true;
+        self.client.note("end");
+    }
+}
+
+impl Drop for FakeWriter {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.client.note("let go");
+        }
+    }
+}
+
+/// A bridge and all around it.
+struct Rig {
+    bridge: Arc<Bridge>,
+    outbound: Outbound,
+    inbound: Inbound,
+    is_woken: Arc<AtomicBool>,
+    stderr: Arc<Mutex<Vec<String>>>,
+    clients: HashMap<String, Client>,
+    log: Log,
+    now: Instant,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let log = Log::default();
+        let (is_woken, stderr) = (
+            Arc::<AtomicBool>::default(),
+            Arc::<Mutex<Vec<String>>>::default(),
+        );
+        let bridge_slot: Arc<OnceLock<Weak<Bridge>>> = Arc::default();
+        let (bridge, outbound, inbound) = Bridge::new(Options {
+            server: "demo".to_owned(),
+            session: "5e55".to_owned(),
+            label: "5e55".to_owned(),
+            max_in_flight: MAX_IN_FLIGHT,
+            start_timeout: Duration::from_secs(30),
+            wake: {
+                let is_woken = Arc::clone(&is_woken);
+                Box::new(move || is_woken.store(true, Ordering::Relaxed))
+            },
+            ended: {
+                let (log, slot) = (log.clone(), Arc::clone(&bridge_slot));
+                Box::new(move |why| {
+                    log.note(format!("ended: {why}"));
+                    // As the registry does.
+                    slot.get().and_then(Weak::upgrade).unwrap().close();
+                })
+            },
+            stderr: {
+                let stderr = Arc::clone(&stderr);
+                Box::new(move || stderr.lock().clone())
+            },
+        });
+        let bridge = Arc::new(bridge);
+        let _ = bridge_slot.set(Arc::downgrade(&bridge)); // it was empty
+        Self {
+            bridge,
+            outbound,
+            inbound,
+            is_woken,
+            stderr,
+            clients: HashMap::new(),
+            log,
+            now: Instant::now(),
+        }
+    }
+
+    /// A session that has negotiated this revision.
+    fn initialized(version: &str) -> Self {
+        let mut rig = Self::new();
+        rig.post("init", r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#);
+        rig.child(&format!(
+            r#"{{"jsonrpc":"2.0","id":0,"result":{{"protocolVersion":"{version}"}}}}"#
+        ));
+        rig.log.take();
+        rig
+    }
+
+    fn client(&mut self, name: &str) -> Client {
+        let connection = 100 + self.clients.len() as u64;
+        let client = self
+            .clients
+            .entry(name.to_owned())
+            .or_insert_with(|| Client {
+                name: name.to_owned(),
+                connection,
+                is_broken: Arc::default(),
+                log: self.log.clone(),
+            });
+        client.clone()
+    }
+
+    fn exchange(&mut self, name: &str, body: Option<&[u8]>) -> Box<FakeExchange> {
+        Box::new(FakeExchange {
+            client: self.client(name),
+            body: body.map(<[u8]>::to_vec),
+            is_answered: false,
+        })
+    }
+
+    fn accept(&mut self, name: &str, body: Option<&[u8]>) {
+        let exchange = self.exchange(name, body);
+        let lines = outbound::accept(&self.bridge.shared, exchange, self.now);
+        let lines = String::from_utf8(lines.unwrap_or_default()).unwrap();
+        assert!(lines.is_empty() || lines.ends_with('\n'), "{lines:?}");
+        for line in lines.lines() {
+            self.log.note(format!("child {line}"));
+        }
+    }
+
+    fn post(&mut self, name: &str, json: &str) {
+        self.accept(name, Some(json.as_bytes()));
+    }
+
+    fn get(&mut self, name: &str, last_event_id: Option<&str>) {
+        let exchange = self.exchange(name, None);
+        let last_event_id = last_event_id.map(str::to_owned);
+        self.bridge.listen(exchange, last_event_id);
+        self.service();
+    }
+
+    fn child(&mut self, line: &str) {
+        self.inbound.line(line.as_bytes(), self.now);
+    }
+
+    /// What the reader thread does when it is woken.
+    fn service(&mut self) {
+        if self.is_woken.swap(false, Ordering::Relaxed) {
+            self.inbound.service(self.now);
+        }
+    }
+
+    fn wait(&mut self, seconds: f64) {
+        let end = self.now + Duration::from_secs_f64(seconds);
+        while self.now < end {
+            self.now += TICK;
+            self.bridge.tick(self.now);
+            self.service();
+        }
+    }
+
+    /// Does one line of a dialogue.
+    fn perform(&mut self, line: &str) {
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (name, more) = rest.split_once(' ').unwrap_or((rest, ""));
+        match verb {
+            "init" => *self = Self::initialized(rest),
+            "post" => self.post(name, more),
+            "cut" => self.accept(name, None),
+            "get" => self.get(name, Some(more).filter(|id| !id.is_empty())),
+            "gone" => {
+                let connection = self.client(name).connection;
+                self.bridge.gone(connection);
+            }
+            "break" => self.client(name).is_broken.store(true, Ordering::Relaxed),
+            "child" => self.child(&rest.replace("<CR>", "\r")),
+            "long" => self.inbound.line_too_long(),
+            "stderr" => self.stderr.lock().push(rest.to_owned()),
+            "exit" => self.inbound.exited(rest, self.now),
+            "close" => self.bridge.close(),
+            "wait" => self.wait(rest.parse().unwrap()),
+            _ => panic!("what is {line:?}?"),
+        }
+        self.service();
+    }
+}
+
+/// What becomes of a dialogue if the bridge has its way.
+fn rehearse(script: &str) -> String {
+    let mut rig = Rig::new();
+    let mut played = String::new();
+    for line in script.lines().filter(|line| !line.starts_with('<')) {
+        writeln!(played, "{line}").unwrap();
+        if line.starts_with("==") {
+            rig = Rig::new();
+        } else if let Some(action) = line.strip_prefix("> ") {
+            rig.perform(action);
+            for seen in rig.log.take() {
+                writeln!(played, "< {seen}").unwrap();
+            }
+        } else {
+            assert!(
+                line.is_empty() || line.starts_with('#'),
+                "what is {line:?}?"
+            );
+        }
+    }
+    played
+}
+
+fn check_transcript(name: &str) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/transcripts");
+    let path: PathBuf = directory.join(name).with_extension("txt");
+    let script = std::fs::read_to_string(&path).unwrap();
+    let played = rehearse(&script);
+    if std::env::var_os("BLESS").is_some() {
+        return std::fs::write(&path, played).unwrap();
+    }
+    let mut title = "";
+    for (at, (played, script)) in played.lines().zip(script.lines()).enumerate() {
+        if script.starts_with("==") {
+            title = script;
+        }
+        let line = at + 1;
+        assert_eq!(
+            played, script,
+            "{name}.txt, line {line}, {title} (left: played)"
+        );
+    }
+    assert_eq!(played.lines().count(), script.lines().count(), "{name}.txt");
+}
+
+#[test]
+fn initialize() {
+    check_transcript("initialize");
+}
+
+#[test]
+fn answers() {
+    check_transcript("answers");
+}
+
+#[test]
+fn refusals() {
+    check_transcript("refusals");
+}
+
+#[test]
+fn batches() {
+    check_transcript("batches");
+}
+
+#[test]
+fn routing() {
+    check_transcript("routing");
+}
+
+#[test]
+fn resuming() {
+    check_transcript("resuming");
+}
+
+#[test]
+fn clients_that_go() {
+    check_transcript("gone");
+}
+
+#[test]
+fn cancelling() {
+    check_transcript("cancelling");
+}
+
+#[test]
+fn heartbeats() {
+    check_transcript("heartbeats");
+}
+
+#[test]
+fn endings() {
+    check_transcript("endings");
+}
+
+#[test]
+fn garbage() {
+    check_transcript("garbage");
+}

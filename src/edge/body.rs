@@ -128,7 +128,9 @@ impl Chunked {
                 }
             })
             .map_err(|_| Refusal::BadRequest("the chunked coding is malformed"))?;
-        if too_large {
+        // A chunk says its size; there is no need to wait for it.
+        let announced = body.len() as u64 + self.decoder.left();
+        if too_large || announced > max_body as u64 {
             Err(Refusal::BodyTooLarge)
         } else {
             Ok(used)
@@ -189,6 +191,8 @@ mod tests {
         assert_eq!(body.bytes(), b"abcd");
         let mut body = Chunked::new(4);
         assert_eq!(body.feed(b"5\r\nabcde"), Err(Refusal::BodyTooLarge));
+        let mut body = Chunked::new(4);
+        assert_eq!(body.feed(b"1\r\na\r\n4\r\n"), Err(Refusal::BodyTooLarge));
         let mut body = Chunked::new(4);
         assert!(matches!(body.feed(b"x"), Ok(1)));
         assert!(matches!(body.feed(b"\r\n"), Err(Refusal::BadRequest(_))));

@@ -45,6 +45,14 @@ impl Decoder {
         self.state == State::End
     }
 
+    /// Bytes of the current chunk that have not come yet.
+    pub(super) fn left(&self) -> u64 {
+        match self.state {
+            State::Data(left) => left,
+            _ => 0,
+        }
+    }
+
     /// Takes bytes, gives their data to `data`, and returns how many belong to this body.
     ///
     /// # Errors

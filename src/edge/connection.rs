@@ -4,6 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -94,8 +95,8 @@ pub(super) fn serve(shared: &Shared, no: u64, socket: &Socket, hop: Option<IpAdd
 
 impl<'a> Connection<'a> {
     fn serve_one(&mut self) -> Result<(), End> {
-        let head = self.read_head()?;
-        let request = self.read_body(&head)?;
+        let mut head = self.read_head()?;
+        let request = self.read_body(&mut head)?;
         self.relay(&head, request)
     }
 
@@ -134,7 +135,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Reads the body, and puts it behind the head for tiny_http.
-    fn read_body(&mut self, head: &Head) -> Result<Outgoing<'a>, End> {
+    fn read_body(&mut self, head: &mut Head) -> Result<Outgoing<'a>, End> {
         let peer = head.peer(self.hop, &self.shared.options.trusted_proxies);
         let mut budget = Budget::new(&self.shared.upload_budget);
         if head.expects_continue && self.buffer.is_empty() && head.framing != Framing::Length(0) {
@@ -144,8 +145,8 @@ impl<'a> Connection<'a> {
         let mut pace = body::Pace::new(Instant::now(), &self.shared.options.timings);
         let bytes = match head.framing {
             Framing::Length(len) => {
-                let mut bytes = head.complete(len, self.no, peer);
                 budget.take(len)?;
+                let mut bytes = head.complete(len, self.no, peer);
                 let end = bytes.len() + len;
                 loop {
                     let take = self.buffer.len().min(end - bytes.len());
@@ -187,7 +188,7 @@ impl<'a> Connection<'a> {
             None => self
                 .shared
                 .pool
-                .get()
+                .get(&self.shared.stopping)
                 .map_err(|error| self.no_inner(&error))?,
         };
         let about = Request {
@@ -195,6 +196,9 @@ impl<'a> Connection<'a> {
             is_http_10: head.is_http_10,
             keep_alive: head.keep_alive,
         };
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new(); // the response may be a stream that is silent for hours
+        }
         let stall = self.shared.options.timings.stall;
         self.served = true;
         let relay = Relay::new(self.socket, &inner, about, request.bytes);
@@ -215,6 +219,9 @@ impl<'a> Connection<'a> {
     }
 
     fn no_inner(&self, error: &io::Error) -> End {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return End::Quiet;
+        }
         log::error!("tiny_http takes no connection: {error}");
         if error.kind() == io::ErrorKind::ConnectionRefused {
             (self.shared.options.failed)();

@@ -13,6 +13,8 @@ const REQUEST_LINE_MAX_BYTES: usize = 8 * 1024;
 pub(super) const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// Most header fields (431 beyond).
 const FIELDS_MAX: usize = 100;
+/// Room for a usual head with its body.
+const HEAD_CAPACITY_BYTES: usize = 2 * 1024;
 /// Fields of ours: no client can send one.
 const OWN_PREFIX: &[u8] = b"edge-";
 /// Tells connections apart; how the HTTP side knows that a request came through the edge.
@@ -38,21 +40,22 @@ pub(super) struct Head {
     pub(super) is_head: bool,
     pub(super) keep_alive: bool,
     pub(super) expects_continue: bool,
-    /// The last address a proxy added, if the head says so.
+    /// The addresses that proxies added, the last one nearest.
     forwarded_for: Vec<IpAddr>,
 }
 
 impl Head {
-    /// The head for tiny_http, with a blank line at its end.
+    /// The head for tiny_http, with a blank line at its end and room for the body. Can be taken
+    /// only once.
     pub(super) fn complete(
-        &self,
+        &mut self,
         body_len: usize,
         connection: u64,
         peer: Option<IpAddr>,
     ) -> Vec<u8> {
         use std::io::Write as _;
-        let mut head = Vec::with_capacity(self.forward.len() + 128 + body_len);
-        head.extend_from_slice(&self.forward);
+        let mut head = std::mem::take(&mut self.forward);
+        head.reserve(128 + body_len);
         if self.is_get {
             // What answers it may be a stream without end: do not keep a thread of tiny_http.
             head.extend_from_slice(b"Connection: close\r\n");
@@ -133,7 +136,8 @@ pub(super) fn scan(bytes: &[u8], seen: usize) -> Result<Scan, Refusal> {
 /// # Errors
 /// The refusal to answer with; the connection is to be closed then.
 pub(super) fn parse(bytes: &[u8], max_body: usize) -> Result<Head, Refusal> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    // On the heap: every connection's stack would keep what it once touched.
+    let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
@@ -147,7 +151,7 @@ pub(super) fn parse(bytes: &[u8], max_body: usize) -> Result<Head, Refusal> {
     else {
         return Err(Refusal::BadRequest("the request line is malformed"));
     };
-    if target.len() + method.len() + 11 > REQUEST_LINE_MAX_BYTES {
+    if method.len() + target.len() + "  HTTP/1.1\r\n".len() > REQUEST_LINE_MAX_BYTES {
         return Err(Refusal::UriTooLong);
     }
     let fields = Fields::read(request.headers, version == 0)?;
@@ -173,7 +177,9 @@ fn refuse_version(bytes: &[u8]) -> Refusal {
         .unwrap_or_default();
     match line {
         [.., b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            if major.is_ascii_digit()
+                && minor.is_ascii_digit()
+                && line.iter().filter(|byte| **byte == b' ').count() == 2 =>
         {
             Refusal::VersionNotSupported
         }
@@ -281,8 +287,13 @@ impl<'a> Fields<'a> {
                 self.nominated.push(option);
             }
         } else if is("X-Forwarded-For") {
-            let ips = list(value).filter_map(|ip| str::from_utf8(ip).ok()?.parse::<IpAddr>().ok());
-            self.forwarded_for.extend(ips.map(|ip| ip.to_canonical()));
+            for ip in list(value).map(|ip| str::from_utf8(ip).ok()?.parse::<IpAddr>().ok()) {
+                match ip {
+                    Some(ip) => self.forwarded_for.push(ip.to_canonical()),
+                    // A proxy has written what we cannot read: what stands before it is hearsay.
+                    None => self.forwarded_for.clear(),
+                }
+            }
         }
         Ok(())
     }
@@ -357,7 +368,7 @@ fn forward(
     headers: &[httparse::Header<'_>],
     fields: &Fields<'_>,
 ) -> Result<Vec<u8>, Refusal> {
-    let mut out = Vec::with_capacity(1024);
+    let mut out = Vec::with_capacity(HEAD_CAPACITY_BYTES);
     let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
     put(&[
         method.as_bytes(),

@@ -9,6 +9,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -37,15 +38,15 @@ impl Pool {
         }
     }
 
-    /// A connection that tiny_http waits on, non-blocking.
+    /// A connection that tiny_http waits on, non-blocking. None is opened once `stopping` is set.
     ///
     /// # Errors
     /// The OS error; `ConnectionRefused` means that tiny_http has stopped listening.
-    pub(super) fn get(&self) -> io::Result<UnixStream> {
+    pub(super) fn get(&self, stopping: &AtomicBool) -> io::Result<UnixStream> {
         let idle = self.idle.lock().pop();
         match idle {
             Some(stream) => Ok(stream),
-            None => self.open(),
+            None => self.open(stopping),
         }
     }
 
@@ -57,9 +58,12 @@ impl Pool {
         }
     }
 
-    fn open(&self) -> io::Result<UnixStream> {
+    fn open(&self, stopping: &AtomicBool) -> io::Result<UnixStream> {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         let _turn = self.turnstile.lock();
+        if stopping.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let mut stream = UnixStream::connect(&self.path)?;
         stream.set_read_timeout(Some(PROOF_WAIT))?;
         stream.write_all(PROOF_REQUEST)?;
@@ -71,7 +75,7 @@ impl Pool {
                 Ok(len) => answer.extend_from_slice(&bytes[..len]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if Instant::now() > deadline {
+                    if Instant::now() > deadline || stopping.load(Ordering::Acquire) {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                     log::debug!("poking tiny_http's thread pool");

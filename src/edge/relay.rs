@@ -34,7 +34,6 @@ pub(super) struct Relay<'a> {
     response: Response,
     to_inner: Outgoing,
     to_client: Outgoing,
-    read: Vec<u8>,
     read_size: usize,
     /// When the client last took something it was given.
     progress: Instant,
@@ -66,14 +65,16 @@ impl Outgoing {
                 Err(_) => return Wrote::Failed,
             }
         }
-        self.bytes.clear();
-        self.written = 0;
+        self.give_up();
         Wrote::All
     }
 
+    /// Gives the memory back too: a stream may be silent for hours.
     fn give_up(&mut self) {
-        self.bytes.clear();
-        self.written = 0;
+        *self = Self {
+            bytes: Vec::new(),
+            written: 0,
+        };
     }
 }
 
@@ -96,7 +97,6 @@ impl<'a> Relay<'a> {
                 bytes: Vec::new(),
                 written: 0,
             },
-            read: Vec::new(),
             read_size: READ_MIN_BYTES,
             progress: Instant::now(),
         }
@@ -167,17 +167,14 @@ impl<'a> Relay<'a> {
 
     /// False if the response cannot be completed any more.
     fn read_inner(&mut self) -> bool {
-        self.read.clear();
-        self.read.reserve(self.read_size);
-        match rustix::io::read(self.inner, spare_capacity(&mut self.read)) {
+        let mut read = Vec::with_capacity(self.read_size);
+        match rustix::io::read(self.inner, spare_capacity(&mut read)) {
             Ok(0) => self.response.close(),
             Ok(len) => {
                 if len >= self.read_size {
                     self.read_size = (self.read_size * 2).min(READ_MAX_BYTES);
                 }
-                self.response
-                    .feed(&self.read, &mut self.to_client.bytes)
-                    .is_ok()
+                self.response.feed(&read, &mut self.to_client.bytes).is_ok()
             }
             Err(Errno::INTR | Errno::AGAIN) => true,
             Err(_) => false,

@@ -1,6 +1,6 @@
 //! A request of tiny_http as the bridge sees it.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use tiny_http::Request;
 
@@ -8,25 +8,37 @@ use super::reply::{self, Answer, Face};
 use super::request::Incoming;
 use super::sse::Sse;
 use crate::bridge::{EventWriter, Exchange, Refusal, Reply};
-use crate::mcp::header;
 
 pub(super) struct HttpExchange {
-    /// `None` once it is answered.
-    request: Option<Request>,
-    body: Option<Vec<u8>>,
+    state: State,
     connection: u64,
     face: Face,
 }
 
+enum State {
+    Unread(Request),
+    /// The body, until it is fetched, and where the response goes. Letting go of the request as
+    /// soon as its body is read keeps tiny_http's deep drop off the stacks of long-lived threads.
+    Read {
+        body: Option<Vec<u8>>,
+        writer: Box<dyn Write + Send>,
+    },
+    /// Also after a body that broke off.
+    Answered,
+}
+
 impl HttpExchange {
     pub(super) fn new(request: Request, incoming: &Incoming, face: Face) -> Self {
-        let connection = incoming.connection;
-        Self {
-            request: Some(request),
-            body: None,
-            connection,
+        let mut exchange = Self {
+            state: State::Unread(request),
+            connection: incoming.connection,
             face,
+        };
+        if exchange.body_len() == 0 {
+            // Cannot fail: there is nothing to read.
+            let _ = exchange.read();
         }
+        exchange
     }
 
     /// Reads the body ahead of [`Exchange::body`], which then gives this copy.
@@ -34,48 +46,75 @@ impl HttpExchange {
     /// # Errors
     /// The OS error if it cannot be read to its end.
     pub(super) fn peek_body(&mut self) -> io::Result<&[u8]> {
-        let body = match self.body.take() {
-            Some(body) => body,
-            None => self.read_body()?,
-        };
-        Ok(self.body.insert(body))
+        self.read()?;
+        match &self.state {
+            State::Read {
+                body: Some(body), ..
+            } => Ok(body),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
-    fn read_body(&mut self) -> io::Result<Vec<u8>> {
-        let request = self.request.as_mut().ok_or(io::ErrorKind::NotFound)?;
+    fn read(&mut self) -> io::Result<()> {
+        let mut request = match std::mem::replace(&mut self.state, State::Answered) {
+            State::Unread(request) => request,
+            other => {
+                self.state = other;
+                return Ok(());
+            }
+        };
         let len = request.body_length().unwrap_or(0);
         // The edge has bounded the length, and sends the body whole.
-        let mut body = Vec::with_capacity(len + 1);
-        request
-            .as_reader()
-            .take(len as u64)
-            .read_to_end(&mut body)?;
-        if body.len() < len {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let mut body = Vec::with_capacity(len);
+        let read = request.as_reader().take(len as u64).read_to_end(&mut body);
+        self.state = State::Read {
+            body: Some(body),
+            writer: request.into_writer(),
+        };
+        match read? {
+            read if read < len => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
         }
-        Ok(body)
+    }
+
+    /// Where the response goes; `None` once it went.
+    fn take_writer(&mut self) -> Option<Box<dyn Write + Send>> {
+        match std::mem::replace(&mut self.state, State::Answered) {
+            State::Unread(request) => Some(request.into_writer()),
+            State::Read { writer, .. } => Some(writer),
+            State::Answered => None,
+        }
     }
 
     /// Answers without any session; `id` is the text of the request's id.
     pub(super) fn answer(&mut self, answer: &Answer, id: &str) {
-        if let Some(request) = self.request.take() {
-            reply::send_to(request, answer, id, &self.face);
+        if let Some(writer) = self.take_writer() {
+            reply::write(writer, answer, id, &self.face);
+        }
+    }
+
+    fn write_reply(&mut self, reply: &Reply<'_>) {
+        if let Some(writer) = self.take_writer() {
+            reply::write_reply(writer, reply, &self.face);
         }
     }
 }
 
 impl Exchange for HttpExchange {
-    fn body(&mut self) -> io::Result<Vec<u8>> {
-        match self.body.take() {
-            Some(body) => Ok(body),
-            None => self.read_body(),
+    fn body_len(&self) -> usize {
+        match &self.state {
+            State::Unread(request) => request.body_length().unwrap_or(0),
+            State::Read { body, .. } => body.as_ref().map_or(0, Vec::len),
+            State::Answered => 0,
         }
     }
 
-    fn body_len(&self) -> usize {
-        let read = self.body.as_ref().map(Vec::len);
-        let unread = || self.request.as_ref().and_then(Request::body_length);
-        read.or_else(unread).unwrap_or(0)
+    fn body(&mut self) -> io::Result<Vec<u8>> {
+        self.read()?;
+        match &mut self.state {
+            State::Read { body, .. } => body.take().ok_or(io::ErrorKind::NotFound.into()),
+            State::Unread(_) | State::Answered => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     fn connection(&self) -> u64 {
@@ -83,34 +122,24 @@ impl Exchange for HttpExchange {
     }
 
     fn reply(mut self: Box<Self>, reply: Reply<'_>) {
-        if let Some(request) = self.request.take() {
-            reply::send_reply(request, &reply, &self.face);
-        }
+        self.write_reply(&reply);
     }
 
     fn stream(mut self: Box<Self>, session: Option<&str>) -> io::Result<Box<dyn EventWriter>> {
-        let request = self.request.take().ok_or(io::ErrorKind::NotFound)?;
-        let mut fields = self.face.cors_fields();
-        if let Some(session) = session {
-            fields.push((header::SESSION_ID, session.to_owned()));
-        }
-        let lines: String = fields
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
-        Ok(Box::new(Sse::start(request.into_writer(), &lines)?))
+        let writer = self.take_writer().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Sse::start(
+            writer,
+            &reply::stream_fields(session, &self.face),
+        )?))
     }
 }
 
 impl Drop for HttpExchange {
     /// One that was dropped on its way has met the end of its session.
     fn drop(&mut self) {
-        if let Some(request) = self.request.take() {
-            let reply = Reply::Refused {
-                id: "null",
-                why: Refusal::SessionEnded,
-            };
-            reply::send_reply(request, &reply, &self.face);
-        }
+        self.write_reply(&Reply::Refused {
+            id: "null",
+            why: Refusal::SessionEnded,
+        });
     }
 }

@@ -1,8 +1,9 @@
 //! Every answer's HTTP face: status, fields and body, chosen in one place.
 
-use std::io::Cursor;
+use std::io::Write;
+use std::time::SystemTime;
 
-use tiny_http::{Header, Request, Response, StatusCode};
+use tiny_http::{Method, Request, StatusCode};
 
 use crate::auth::AuthError;
 use crate::bridge::{Refusal, Reply};
@@ -47,32 +48,56 @@ struct Rendered {
     status: u16,
     fields: Fields,
     body: Vec<u8>,
+    /// False in the answer to HEAD.
+    body_is_sent: bool,
 }
 
 impl Rendered {
-    fn plain(status: u16, text: &str) -> Self {
-        let fields = vec![("Content-Type", "text/plain; charset=utf-8".to_owned())];
+    fn new(status: u16, fields: Fields, body: Vec<u8>) -> Self {
         Self {
             status,
             fields,
-            body: format!("{text}\n").into_bytes(),
+            body,
+            body_is_sent: true,
         }
     }
 
+    fn plain(status: u16, text: &str) -> Self {
+        let fields = vec![("Content-Type", "text/plain; charset=utf-8".to_owned())];
+        Self::new(status, fields, format!("{text}\n").into_bytes())
+    }
+
     fn empty(status: u16) -> Self {
-        Self {
-            status,
-            fields: Vec::new(),
-            body: Vec::new(),
-        }
+        Self::new(status, Vec::new(), Vec::new())
     }
 
     fn json(status: u16, json: &[u8]) -> Self {
         let fields = vec![("Content-Type", "application/json".to_owned())];
-        Self {
+        Self::new(status, fields, json.to_vec())
+    }
+
+    /// Writes the response in one piece: tiny_http's own way takes several writes.
+    fn write(self, mut writer: Box<dyn Write + Send>, face: &Face) {
+        let Self {
             status,
             fields,
-            body: json.to_vec(),
+            body,
+            body_is_sent,
+        } = self;
+        let reason = StatusCode(status).default_reason_phrase();
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        let mut response = Vec::with_capacity(256 + body.len());
+        let mut put = |part: &str| response.extend_from_slice(part.as_bytes());
+        put(&format!("HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n"));
+        put_fields(&fields, &mut put);
+        put_fields(&face.cors_fields(), &mut put);
+        put(&format!("Content-Length: {}\r\n\r\n", body.len()));
+        if body_is_sent {
+            response.extend_from_slice(&body);
+        }
+        // Fails when the edge has closed, because the client has gone.
+        if let Err(error) = writer.write_all(&response).and_then(|()| writer.flush()) {
+            log::debug!("answer lost: {error}");
         }
     }
 
@@ -115,54 +140,48 @@ impl Face {
 
 /// Answers a request whose body was not looked at.
 pub(super) fn send(request: Request, answer: &Answer, face: &Face) {
-    send_to(request, answer, "null", face);
+    let mut rendered = render(answer, "null", face);
+    if *request.method() == Method::Head {
+        rendered.body_is_sent = false;
+    }
+    rendered.write(request.into_writer(), face);
 }
 
 /// Answers a request; `id` is the text of its id.
-pub(super) fn send_to(request: Request, answer: &Answer, id: &str, face: &Face) {
-    respond(request, render(answer, id, face), face);
+pub(super) fn write(writer: Box<dyn Write + Send>, answer: &Answer, id: &str, face: &Face) {
+    render(answer, id, face).write(writer, face);
 }
 
 /// Answers a request with what the bridge says.
-pub(super) fn send_reply(request: Request, reply: &Reply<'_>, face: &Face) {
-    respond(request, render_reply(reply, face), face);
+pub(super) fn write_reply(writer: Box<dyn Write + Send>, reply: &Reply<'_>, face: &Face) {
+    render_reply(reply, face).write(writer, face);
 }
 
-fn respond(request: Request, rendered: Rendered, face: &Face) {
-    let Rendered {
-        status,
-        fields,
-        body,
-    } = rendered;
-    let headers = fields
-        .into_iter()
-        .chain(face.cors_fields())
-        .filter_map(field)
-        .collect();
-    let len = body.len();
-    let response = Response::new(
-        StatusCode(status),
-        headers,
-        Cursor::new(body),
-        Some(len),
-        None,
-    )
-    // With the length known there is nothing that chunks would be good for.
-    .with_chunked_threshold(usize::MAX);
-    // Fails when the edge has closed, because the client has gone.
-    if let Err(error) = request.respond(response) {
-        log::debug!("answer lost: {error}");
+/// The lines that an event stream's head has beside those of every stream.
+pub(super) fn stream_fields(session: Option<&str>, face: &Face) -> String {
+    let mut fields = face.cors_fields();
+    if let Some(session) = session {
+        fields.push((header::SESSION_ID, session.to_owned()));
+    }
+    let mut lines = String::new();
+    put_fields(&fields, |part| lines.push_str(part));
+    lines
+}
+
+fn put_fields(fields: &Fields, mut put: impl FnMut(&str)) {
+    for (name, value) in fields {
+        if !is_printable(value) {
+            log::error!("field {name} not sent: its value is not printable");
+            continue;
+        }
+        [name, ": ", value, "\r\n"].into_iter().for_each(&mut put);
     }
 }
 
-/// tiny_http would write line ends in a value as they are (CVE-2026-66753), so a value that has
-/// anything but visible ASCII and spaces is not sent at all.
-fn field((name, value): (&'static str, String)) -> Option<Header> {
-    if !value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-        log::error!("field {name} not sent: its value is not printable");
-        return None;
-    }
-    Header::from_bytes(name, value).ok()
+/// A line end in a value would begin a field of somebody else's choice (CVE-2026-66753 is
+/// tiny_http's name for it), so a value must be visible ASCII and spaces.
+fn is_printable(value: &str) -> bool {
+    value.bytes().all(|byte| (0x20..0x7f).contains(&byte))
 }
 
 fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {

@@ -13,8 +13,6 @@ use super::exit::Life;
 use super::{Event, Waker};
 
 const READ_SIZE_BYTES: usize = 8 * 1024;
-/// A buffer that grew beyond this for one long line is given back.
-const KEEP_SIZE_BYTES: usize = 64 * 1024;
 /// A child that has closed its stdout and does not end by itself can answer nothing any more.
 const CLOSED_GRACE: Duration = Duration::from_secs(2);
 
@@ -109,7 +107,15 @@ pub(super) fn read_lines(
             open = lines.read(stdout, &mut sink) != Got::End;
         }
         if ended {
-            while open && lines.read(stdout, &mut sink) == Got::Some {}
+            // All that the process wrote is in the pipe now. There is no waiting for its end: an
+            // escaped grandchild may go on writing for ever.
+            let mut left = rustix::io::ioctl_fionread(stdout).unwrap_or(0);
+            while open && left > 0 {
+                match lines.read(stdout, &mut sink) {
+                    Got::Some(len) => left = left.saturating_sub(len as u64),
+                    Got::Nothing | Got::End => break,
+                }
+            }
             sink(Event::Exited(&life.wait_reason()));
             return;
         }
@@ -118,7 +124,8 @@ pub(super) fn read_lines(
 
 #[derive(PartialEq, Eq)]
 enum Got {
-    Some,
+    /// So many bytes.
+    Some(usize),
     /// Nothing to read at the moment.
     Nothing,
     End,
@@ -148,9 +155,9 @@ impl Lines {
         let before = self.buffer.len();
         match rustix::io::read(stdout, spare_capacity(&mut self.buffer)) {
             Ok(0) => Got::End,
-            Ok(_) => {
+            Ok(len) => {
                 self.cut(before, sink);
-                Got::Some
+                Got::Some(len)
             }
             Err(Errno::AGAIN | Errno::INTR) => Got::Nothing,
             Err(_) => Got::End,
@@ -182,8 +189,8 @@ impl Lines {
         if self.skipping {
             self.buffer.clear();
         }
-        if self.buffer.is_empty() && self.buffer.capacity() > KEEP_SIZE_BYTES {
-            self.buffer = Vec::new();
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new(); // the child may be silent for hours
         }
     }
 }

@@ -32,8 +32,14 @@ pub(crate) struct StderrTail {
 }
 
 impl StderrTail {
-    pub(super) fn new(label: String, mut secrets: Vec<String>) -> Self {
-        secrets.retain(|secret| secret.len() >= SECRET_MIN_BYTES);
+    pub(super) fn new(label: String, secrets: &[String]) -> Self {
+        // Of a secret of many lines, a key for one, each line is found by itself.
+        let mut secrets: Vec<String> = secrets
+            .iter()
+            .flat_map(|secret| secret.lines())
+            .filter(|line| line.len() >= SECRET_MIN_BYTES)
+            .map(str::to_owned)
+            .collect();
         // The longest first, so that no part of a secret that contains another stays.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self {
@@ -202,10 +208,8 @@ mod tests {
 
     #[test]
     fn keeps_the_last_lines_without_secrets() {
-        let secrets = ["hunter2", "hunter2-long", "abc"]
-            .map(str::to_owned)
-            .to_vec();
-        let tail = StderrTail::new("test".to_owned(), secrets);
+        let secrets = ["hunter2", "hunter2-long", "abc"].map(str::to_owned);
+        let tail = StderrTail::new("test".to_owned(), &secrets);
         tail.push(b"token hunter2-long, hunter2, abc\x1b[0m");
         assert_eq!(tail.last(5), ["token ***, ***, abc [0m"]);
         for n in 0..150 {

@@ -1,1 +1,17 @@
-//! The one integration binary.
+//! The integration tests: the real program over real children, spoken to over real sockets. What
+//! they have in common is in `support`; each other module is one of the broker's promises.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "the helpers of tests fail as tests do"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the rules for threads and children are the broker's, not its tests'"
+)]
+
+mod edge;
+mod sessions;
+mod streams;
+mod support;
