@@ -88,6 +88,8 @@ pub(crate) enum Refusal {
     TooManyInFlight,
     /// The child could not be started, or ended before it answered `initialize`.
     StartFailed(String),
+    /// The broker is shutting down: what is in flight may finish, nothing new begins.
+    Draining,
     /// The session has ended meanwhile.
     SessionEnded,
 }
@@ -250,6 +252,11 @@ impl Bridge {
         if due {
             (self.shared.options.wake)();
         }
+    }
+
+    /// From now on no request is taken; what answers a question of the child still is.
+    pub(crate) fn drain(&self) {
+        self.shared.table.lock().draining = true;
     }
 
     /// Ends the bridge: answers everybody who waits, and lets [`Outbound::next`] return `None`

@@ -13,7 +13,7 @@ mod request;
 mod route;
 mod sse;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,9 @@ use route::Route;
 
 /// Threads that open sessions at a time; more are told to come again.
 const OPENERS_MAX: usize = 64;
+
+/// Connections that are remembered for having gone early.
+const EARLY_DEPARTURES: usize = 256;
 
 /// What requests are served with.
 pub(crate) struct App {
@@ -134,15 +137,39 @@ fn handle(app: &Arc<App>, request: tiny_http::Request) {
 
 /// Which session a connection's request went to, so that it hears of the client's going.
 #[derive(Default)]
-struct Departures(Mutex<HashMap<u64, Weak<Session>>>);
+struct Departures(Mutex<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    sessions: HashMap<u64, Weak<Session>>,
+    /// Connections that had gone before anybody watched them, the latest last: a client may
+    /// leave while its request is on the way through tiny_http.
+    early: VecDeque<u64>,
+}
 
 impl Departures {
+    /// To be called when the session has the request: only then can it let go of it.
     fn watch(&self, connection: u64, session: &Arc<Session>) {
-        self.0.lock().insert(connection, Arc::downgrade(session));
+        let mut watched = self.0.lock();
+        if watched.early.contains(&connection) {
+            drop(watched);
+            return session.gone(connection);
+        }
+        watched.sessions.insert(connection, Arc::downgrade(session));
     }
 
     fn tell(&self, connection: u64) {
-        let session = self.0.lock().remove(&connection);
+        let session = {
+            let mut watched = self.0.lock();
+            let session = watched.sessions.remove(&connection);
+            if session.is_none() {
+                if watched.early.len() == EARLY_DEPARTURES {
+                    watched.early.pop_front();
+                }
+                watched.early.push_back(connection);
+            }
+            session
+        };
         if let Some(session) = session.and_then(|session| session.upgrade()) {
             session.gone(connection);
         }

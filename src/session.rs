@@ -271,9 +271,9 @@ impl Registry {
     /// Puts the backend in its place. If the session was ended meanwhile, ends the backend too.
     fn begin(&self, session: &Arc<Session>, backend: Backend) {
         let Backend { bridge, stop, kill } = backend;
-        // Nobody else sets it. The child comes last: `end` takes it only with its bridge.
-        let _ = session.bridge.set(bridge);
         *session.child.lock() = Some(ChildEnd { stop, kill });
+        // Nobody else sets it.
+        let _ = session.bridge.set(bridge);
         let still_open = self.sessions.lock().by_id.contains_key(&session.id);
         if !still_open {
             self.end(session, "ended while it started");
@@ -329,17 +329,12 @@ impl Registry {
         self.settled.notify_all();
     }
 
-    fn wait_settled(&self) {
-        let mut sessions = self.sessions.lock();
-        while sessions.unsettled > 0 {
-            self.settled.wait(&mut sessions);
-        }
-    }
-
     fn end(&self, session: &Session, why: &str) {
-        let child = session.child.lock().take();
-        let (Some(bridge), Some(child)) = (session.bridge.get(), child) else {
-            return; // still starting: `begin` will find that the session is no more
+        // Without both it is still starting: `begin` will find it ended, and needs the child then.
+        let bridge = session.bridge.get();
+        let both = bridge.and_then(|bridge| Some((bridge, session.child.lock().take()?)));
+        let Some((bridge, child)) = both else {
+            return;
         };
         log::info!(
             "session ended sid={} user={}: {why}",
@@ -360,12 +355,11 @@ impl Registry {
                 }
             }
             Err(error) => {
-                // The threads of the child go with its pipes; nobody is left to join them.
+                // With its `stop`, the child was dropped, which has killed it.
                 log::error!(
                     "cannot start a thread to stop sid={}: {error}",
                     session.label()
                 );
-                kill();
             }
         }
     }
@@ -410,9 +404,14 @@ impl Registry {
         }
     }
 
-    /// From now on no session is opened.
+    /// From now on no session is opened and no request is taken.
     pub(crate) fn drain(&self) {
         self.sessions.lock().draining = true;
+        for session in self.all() {
+            if let Some(bridge) = session.bridge.get() {
+                bridge.drain();
+            }
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -427,11 +426,12 @@ impl Registry {
     /// Ends all sessions side by side, and returns when nothing of them is left.
     pub(crate) fn stop(&self) {
         self.drain();
-        self.wait_settled();
         for session in self.all() {
             self.close(&session.id, "the broker is shutting down");
         }
-        self.wait_settled();
+        let is_unsettled = |sessions: &mut Sessions| sessions.unsettled > 0;
+        self.settled
+            .wait_while(&mut self.sessions.lock(), is_unsettled);
         // What is waited for stays in the list, where `kill_all` finds it.
         let next = || {
             let mut stopping = self.stopping.lock();

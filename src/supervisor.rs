@@ -227,14 +227,13 @@ impl Child {
     /// The stop ladder: waits for the end (its source must have returned `None` by now, so that
     /// stdin closes), then SIGTERM, then SIGKILL to the whole group. Returns when the process is
     /// reaped and the threads are joined.
-    pub(crate) fn stop(self) {
+    pub(crate) fn stop(mut self) {
         let Self {
             label,
             limits,
             life,
-            threads,
             ..
-        } = self;
+        } = &self;
         if !life.wait_ended(limits.stop_grace) {
             log::debug!("child {label} outlived its stdin, sending SIGTERM");
             life.kill(Signal::TERM);
@@ -243,9 +242,16 @@ impl Child {
                 life.kill(Signal::KILL);
             }
         }
-        for thread in threads {
+        for thread in self.threads.drain(..) {
             thread.join();
         }
+    }
+}
+
+impl Drop for Child {
+    /// One that is let go of without [`Child::stop`] ends at once, and its threads with it.
+    fn drop(&mut self) {
+        self.life.kill(Signal::KILL);
     }
 }
 

@@ -43,7 +43,9 @@ impl<T> Joined<T> {
 
 impl<T> Drop for Joined<T> {
     fn drop(&mut self) {
-        if let Some(handle) = self.0.take() {
+        // A thread cannot wait for its own end; it is about to come anyway.
+        let is_own = |handle: &JoinHandle<T>| handle.thread().id() == thread::current().id();
+        if let Some(handle) = self.0.take().filter(|handle| !is_own(handle)) {
             // A panic has been logged by the hook; there is nobody here to hand it to.
             let _ = handle.join();
         }

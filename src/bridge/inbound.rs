@@ -291,8 +291,11 @@ impl Inbound {
 
     /// The stream is detached and can be resumed; a plain answer has nowhere to go any more.
     fn gone(&mut self, connection: u64) {
-        let exchanges = self.shared.table.lock().forget_connection(connection);
+        let (exchanges, is_initialize) = self.shared.table.lock().forget_connection(connection);
         drop(exchanges);
+        if is_initialize {
+            (self.shared.options.ended)("its client went before it was initialized");
+        }
         for stream in &mut self.streams {
             stream.forget_connection(connection);
         }
@@ -400,6 +403,15 @@ impl Inbound {
         match quoted.is_empty() {
             true => "; it wrote nothing to stderr".to_owned(),
             false => format!("; its last lines on stderr:\n{}", quoted.join("\n")),
+        }
+    }
+}
+
+impl Drop for Inbound {
+    /// A panic here must not leave a session behind that nobody serves.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.shared.options.ended)("a fault in the broker");
         }
     }
 }

@@ -46,6 +46,15 @@ impl Outbound {
     }
 }
 
+impl Drop for Outbound {
+    /// A panic here must not leave a session behind that nobody serves.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.shared.options.ended)("a fault in the broker");
+        }
+    }
+}
+
 /// Takes one POST: answers it if nothing is to wait for, and gives what the child shall get.
 pub(super) fn accept(
     shared: &Shared,

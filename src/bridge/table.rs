@@ -81,6 +81,7 @@ pub(super) struct Table {
     /// The revision the session negotiated; empty until then.
     pub(super) version: String,
     pub(super) initialize_seen: bool,
+    pub(super) draining: bool,
     /// The child has ended or the session is closed.
     pub(super) closed: bool,
     /// Why the child never answered `initialize`.
@@ -101,6 +102,9 @@ impl Table {
     ) -> Result<u64, (Box<dyn Exchange>, Refusal)> {
         if self.closed {
             return Err((exchange, self.why_closed()));
+        }
+        if self.draining {
+            return Err((exchange, Refusal::Draining));
         }
         if self.pending.len() + requests.len() > max_in_flight {
             return Err((exchange, Refusal::TooManyInFlight));
@@ -227,13 +231,22 @@ impl Table {
     }
 
     /// The client has gone: frees what it waited with. Its requests stay entered, so that their
-    /// answers are known for what they are.
-    pub(super) fn forget_connection(&mut self, connection: u64) -> Vec<Box<dyn Exchange>> {
-        self.posts
+    /// answers are known for what they are. True if one of them is an `initialize`: then nobody
+    /// will ever know the session's id.
+    pub(super) fn forget_connection(&mut self, connection: u64) -> (Vec<Box<dyn Exchange>>, bool) {
+        let mut is_initialize = false;
+        let mut exchanges = Vec::new();
+        for post in self
+            .posts
             .values_mut()
             .filter(|post| post.connection == connection)
-            .filter_map(|post| post.exchange.take())
-            .collect()
+        {
+            if let Some(exchange) = post.exchange.take() {
+                is_initialize |= post.is_initialize;
+                exchanges.push(exchange);
+            }
+        }
+        (exchanges, is_initialize)
     }
 
     pub(super) fn cancel(&mut self, id: &Id, now: Instant) {

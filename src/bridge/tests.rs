@@ -7,6 +7,7 @@
 //! ```text
 //! == TITLE                a new bridge
 //! > init VERSION          a session that has negotiated this revision
+//! > impatient SECONDS     one whose child shall answer `initialize` in this time instead of 30 s
 //! > post CLIENT JSON      a POST; each client has a connection of its own
 //! > cut CLIENT            a POST whose body does not come to its end
 //! > get CLIENT [ID]       a GET, with `Last-Event-ID`
@@ -16,6 +17,7 @@
 //! > long                  the child writes a line of more than `max_message`
 //! > stderr LINE           the child writes to stderr
 //! > exit REASON           the child ends
+//! > drain                 the broker is shutting down
 //! > close                 the session is ended
 //! > wait SECONDS          time passes, in steps of a quarter of a second
 //! ```
@@ -180,6 +182,10 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::with_start_timeout(Duration::from_secs(30))
+    }
+
+    fn with_start_timeout(start_timeout: Duration) -> Self {
         let log = Log::default();
         let (is_woken, stderr) = (
             Arc::<AtomicBool>::default(),
@@ -191,7 +197,7 @@ impl Rig {
             session: "5e55".to_owned(),
             label: "5e55".to_owned(),
             max_in_flight: MAX_IN_FLIGHT,
-            start_timeout: Duration::from_secs(30),
+            start_timeout,
             wake: {
                 let is_woken = Arc::clone(&is_woken);
                 Box::new(move || is_woken.store(true, Ordering::Relaxed))
@@ -303,6 +309,9 @@ impl Rig {
         let (name, more) = rest.split_once(' ').unwrap_or((rest, ""));
         match verb {
             "init" => *self = Self::initialized(rest),
+            "impatient" => {
+                *self = Self::with_start_timeout(Duration::from_secs(rest.parse().unwrap()));
+            }
             "post" => self.post(name, more),
             "cut" => self.accept(name, None),
             "get" => self.get(name, Some(more).filter(|id| !id.is_empty())),
@@ -315,6 +324,7 @@ impl Rig {
             "long" => self.inbound.line_too_long(),
             "stderr" => self.stderr.lock().push(rest.to_owned()),
             "exit" => self.inbound.exited(rest, self.now),
+            "drain" => self.bridge.drain(),
             "close" => self.bridge.close(),
             "wait" => self.wait(rest.parse().unwrap()),
             _ => panic!("what is {line:?}?"),

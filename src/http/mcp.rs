@@ -13,7 +13,7 @@ use super::request::Incoming;
 use super::{App, now};
 use crate::auth::Principal;
 use crate::mcp;
-use crate::session::{OpenError, Session};
+use crate::session::Session;
 
 /// Serves one request. Never blocks: what has to wait, waits on another thread.
 pub(super) fn serve(
@@ -27,7 +27,7 @@ pub(super) fn serve(
     let principal = match app.authenticator.check(authorization, SystemTime::now()) {
         Ok(principal) => principal,
         Err(why) => {
-            log::info!("unauthorized request peer={}", incoming.peer);
+            log::debug!("unauthorized request peer={}", incoming.peer);
             return reply::send(request, &Answer::Unauthorized(why), &face);
         }
     };
@@ -47,11 +47,11 @@ pub(super) fn serve(
         }
         (Some(session), method) => {
             let exchange = Box::new(HttpExchange::new(request, &incoming, face));
-            app.departures.watch(incoming.connection, &session);
             match method {
                 Method::Get => session.listen(exchange, incoming.last_event_id),
                 _ => session.post(exchange),
             }
+            app.departures.watch(incoming.connection, &session);
         }
         (None, Method::Post) => {
             let opening = Opening {
@@ -95,9 +95,6 @@ fn find_session(
     principal: &Principal,
     server: &str,
 ) -> Result<Arc<Session>, Answer> {
-    if app.registry.is_draining() {
-        return Err(Answer::OpenFailed(OpenError::Draining));
-    }
     app.registry
         .find(id, principal, server, now())
         .map_err(Answer::NoSession)

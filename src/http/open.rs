@@ -42,9 +42,9 @@ fn open(app: &App, mut opening: Opening) {
     };
     match open_session(app, &opening) {
         Ok(session) => {
-            app.departures
-                .watch(opening.exchange.connection(), &session);
+            let connection = opening.exchange.connection();
             session.post(Box::new(opening.exchange));
+            app.departures.watch(connection, &session);
         }
         Err(answer) => opening.exchange.answer(&answer, &id),
     }

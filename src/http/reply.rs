@@ -289,8 +289,14 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
         )
         .with("Retry-After", RETRY_AFTER_BUSY),
         Refusal::StartFailed(message) => error(500, code::INTERNAL_ERROR, message),
+        Refusal::Draining => draining(id),
         Refusal::SessionEnded => no_session(id, face),
     }
+}
+
+fn draining(id: &str) -> Rendered {
+    Rendered::error(503, id, code::SERVER_ERROR, "the broker is shutting down")
+        .with("Retry-After", RETRY_AFTER_FULL)
 }
 
 fn no_session(id: &str, face: &Face) -> Rendered {
@@ -327,8 +333,7 @@ fn open_failed(id: &str, why: &OpenError) -> Rendered {
     match why {
         OpenError::Full => error(503, code::SERVER_ERROR, "all sessions are taken")
             .with("Retry-After", RETRY_AFTER_FULL),
-        OpenError::Draining => error(503, code::SERVER_ERROR, "the broker is shutting down")
-            .with("Retry-After", RETRY_AFTER_FULL),
+        OpenError::Draining => draining(id),
         OpenError::Spawn(message) => error(500, code::INTERNAL_ERROR, message),
         OpenError::NoRandomness => error(
             500,

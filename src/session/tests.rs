@@ -53,6 +53,7 @@ type Hook = Box<dyn Fn(&str) + Send + Sync>;
 #[derive(Default)]
 struct Hooks {
     spawning: Option<Hook>,
+    spawned: Option<Hook>,
     waking: Option<Hook>,
     stopping: Option<Hook>,
     killing: Option<Hook>,
@@ -100,7 +101,8 @@ impl Fakes {
         };
         self.faces.lock().insert(id.clone(), faces);
         let (stops, stopped) = (Arc::clone(self), id.clone());
-        let (kills, killed) = (Arc::clone(self), id);
+        let (kills, killed) = (Arc::clone(self), id.clone());
+        run(self.hooks.spawned.as_ref(), &id);
         Ok(Backend {
             bridge,
             stop: Box::new(move || {

@@ -61,6 +61,11 @@ impl Rig {
     }
 
     fn start(launch: Launch, limits: Limits) -> Self {
+        Self::start_paced(launch, limits, || ())
+    }
+
+    /// `pace` runs before each event is taken.
+    fn start_paced(launch: Launch, limits: Limits, pace: impl Fn() + Send + 'static) -> Self {
         let (input, lines) = unbounded::<Vec<u8>>();
         let (sink, output) = unbounded();
         let waker = Waker::new().unwrap();
@@ -69,8 +74,10 @@ impl Rig {
             limits,
             waker.clone(),
             move || lines.recv().ok(),
-            // Nobody listens any more once a test is over.
-            move |event| drop(sink.send(event.into())),
+            move |event| {
+                pace();
+                let _ = sink.send(event.into()); // nobody listens once a test is over
+            },
         );
         let child = child.unwrap();
         Self {
@@ -108,7 +115,13 @@ impl Rig {
     /// All up to the end: the lines, and how it ended.
     fn rest(&self) -> (Vec<String>, ExitReason) {
         let mut lines = Vec::new();
+        let deadline = Instant::now() + DEADLINE;
         loop {
+            assert!(
+                Instant::now() < deadline,
+                "no end after {} lines",
+                lines.len()
+            );
             match self.next() {
                 Seen::Line(line) => lines.push(line),
                 Seen::Exited(reason) => return (lines, reason),

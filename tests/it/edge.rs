@@ -18,6 +18,8 @@ use socket2::SockRef;
 
 use crate::support::{Broker, Connection, Request, Session, eventually, process};
 
+/// What a broker may grow by under any attack.
+const GROWTH_KIB: u64 = 32 * 1024;
 /// Connections to tiny_http that the edge keeps: a thread and three descriptors each.
 const KEPT_INNER: usize = 16;
 
@@ -27,6 +29,7 @@ struct Target {
     session: Session,
     threads: usize,
     descriptors: usize,
+    resident_kib: u64,
 }
 
 impl Target {
@@ -51,6 +54,7 @@ impl Target {
         Self {
             threads: process::threads(broker.pid()).len(),
             descriptors: process::descriptors(broker.pid()),
+            resident_kib: process::resident_kib(broker.pid()),
             broker,
             session,
         }
@@ -123,6 +127,13 @@ impl Target {
         });
     }
 
+    /// The broker is not much larger than it was.
+    #[track_caller]
+    fn assert_small(&self) {
+        let (before, now) = (self.resident_kib, process::resident_kib(self.broker.pid()));
+        assert!(now < before + GROWTH_KIB, "from {before} to {now} KiB");
+    }
+
     /// The broker serves, the session lives, and nothing is left of anybody else.
     #[track_caller]
     fn assert_unharmed(mut self) {
@@ -132,6 +143,7 @@ impl Target {
             r#"{"a":1}"#
         );
         self.assert_empty();
+        self.assert_small();
         assert!(!self.broker.log().contains("panicked"));
     }
 }

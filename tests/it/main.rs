@@ -11,6 +11,8 @@
     reason = "the rules for threads and children are the broker's, not its tests'"
 )]
 
+mod bytes;
+mod children;
 mod edge;
 mod sessions;
 mod streams;

@@ -321,7 +321,8 @@ fn what_no_head_can_have_is_refused_at_once() {
 fn drops_what_concerns_one_hop() {
     let check = |field: &str| {
         let head = post(format!("X: 1\r\n{field}\r\nZ: 2").as_bytes()).unwrap();
-        let expected = "POST /p HTTP/1.1\r\nHost: h\r\nX: 1\r\nZ: 2\r\nContent-Length: 0\r\nEdge-Connection: 7\r\n\r\n";
+        let expected = "POST /p HTTP/1.1\r\nHost: h\r\nX: 1\r\nZ: 2\r\nContent-Length: 0\r\n\
+                        Edge-Connection: 7\r\n\r\n";
         assert_eq!(forwarded(head), expected, "{field}");
     };
     check("Connection: keep-alive");
@@ -349,7 +350,8 @@ fn no_client_can_send_a_field_of_ours() {
     let check = |field: &str| {
         let mut head = post(field.as_bytes()).unwrap();
         let peer = Some("10.0.0.9".parse().unwrap());
-        let expected = "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nEdge-Connection: 7\r\nEdge-Peer: 10.0.0.9\r\n\r\n";
+        let expected = "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\
+                        Edge-Connection: 7\r\nEdge-Peer: 10.0.0.9\r\n\r\n";
         let forwarded = String::from_utf8(head.complete(5, 7, peer)).unwrap();
         assert_eq!(forwarded, expected, "{field}");
     };
@@ -364,7 +366,8 @@ fn no_client_can_send_a_field_of_ours() {
 
 #[test]
 fn other_fields_pass_as_they_are() {
-    let fields = "Authorization: Bearer x\r\nmcp-session-id: 1\r\nEdge: 1\r\nX-Edge-Peer: 1\r\nAccept: a\r\nAccept: b\r\nE: ";
+    let fields = "Authorization: Bearer x\r\nmcp-session-id: 1\r\nEdge: 1\r\nX-Edge-Peer: 1\r\n\
+                  Accept: a\r\nAccept: b\r\nE: ";
     let head = post(fields.as_bytes()).unwrap();
     let expected = format!(
         "POST /p HTTP/1.1\r\nHost: h\r\n{fields}\r\nContent-Length: 0\r\nEdge-Connection: 7\r\n\r\n"

@@ -200,6 +200,17 @@ fn closes_when_asked_to() {
 }
 
 #[test]
+fn a_last_response_is_whole_whatever_else_was_sent() {
+    let edge = Fixture::start();
+    for _ in 0..20 {
+        let surplus = "x".repeat(500_000);
+        let mut client = edge.send(post("/bytes?100000", "Connection: close\r\n\r\n") + &surplus);
+        assert_eq!(client.response().1.len(), 100_000);
+        assert_eq!(client.rest(), "");
+    }
+}
+
+#[test]
 fn a_response_without_length_ends_with_its_connection() {
     let edge = Fixture::start();
     let mut client = edge.send(request("GET", "/until-close", "\r\n"));

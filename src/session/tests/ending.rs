@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// How often a race is run that one side wins almost always.
+const ROUNDS: usize = 2000;
+
 #[test]
 fn a_session_without_a_request_for_long_is_ended() {
     let world = World::new(Options {
@@ -170,21 +173,28 @@ fn a_session_closed_while_its_child_starts_leaves_no_child() {
 #[test]
 fn no_child_is_forgotten_whenever_its_session_ends() {
     let (spawning, is_spawning) = unbounded::<String>();
+    let round = Arc::new(AtomicUsize::new(0));
+    let spawned = Arc::clone(&round);
     let world = World::with_hooks(
         UNLIMITED,
         Hooks {
             spawning: Some(Box::new(move |id| spawning.send(id.to_owned()).unwrap())),
+            spawned: Some(Box::new(move |_| {
+                spawned.fetch_add(1, SeqCst);
+            })),
             ..Hooks::default()
         },
     );
     let registry = Arc::clone(&world.registry);
     let closing = thread::spawn("close", move || {
-        for (n, id) in is_spawning.iter().take(2000).enumerate() {
-            (0..n % 64).for_each(|_| std::hint::spin_loop());
+        for (n, id) in is_spawning.iter().take(ROUNDS).enumerate() {
+            // As close as can be to what follows the spawn, and a little later each time.
+            wait_until("the spawn", || round.load(SeqCst) > n);
+            (0..n % 50).for_each(|_| std::hint::spin_loop());
             registry.close(&id, "deleted");
         }
     });
-    for _ in 0..2000 {
+    for _ in 0..ROUNDS {
         world.open("ann", 0).unwrap();
     }
     closing.unwrap().join().expect("no panic");
@@ -275,6 +285,49 @@ fn killing_all_reaches_sessions_that_are_open() {
     }
     world.registry.kill_all();
     assert_eq!(world.fakes.count("kill"), 3);
+    world.stop();
+}
+
+#[test]
+fn killing_all_reaches_a_session_that_is_just_ending() {
+    let (waking, is_waking, go_on) = gate();
+    let (hooks, _is_stopping) = stubborn();
+    let world = World::with_hooks(
+        UNLIMITED,
+        Hooks {
+            waking: Some(waking),
+            ..hooks
+        },
+    );
+    let session = world.open("ann", 0).unwrap();
+    let (registry, id) = (Arc::clone(&world.registry), session.id().to_owned());
+    let closing = thread::spawn("close", move || registry.close(&id, "deleted"));
+    is_waking.recv_timeout(DEADLINE).unwrap(); // no longer open, and not yet being stopped
+    world.registry.kill_all();
+    go_on.send(()).unwrap();
+    closing.unwrap().join().expect("no panic");
+    world.stop();
+}
+
+#[test]
+fn killing_all_reaches_a_session_that_is_just_starting() {
+    let (spawning, is_spawning, go_on) = gate();
+    let (hooks, _is_stopping) = stubborn();
+    let world = World::with_hooks(
+        UNLIMITED,
+        Hooks {
+            spawning: Some(spawning),
+            ..hooks
+        },
+    );
+    let (registry, now) = (Arc::clone(&world.registry), world.start);
+    let opening = thread::spawn("open", move || {
+        registry.open(&principal("ann"), &server("a"), now)
+    });
+    is_spawning.recv_timeout(DEADLINE).unwrap();
+    world.registry.kill_all();
+    go_on.send(()).unwrap();
+    opening.unwrap().join().expect("no panic").unwrap();
     world.stop();
 }
 

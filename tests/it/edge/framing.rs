@@ -1,4 +1,5 @@
-//! Where a request ends (RFC 9112 section 6): one reading, or none.
+//! Where a request ends (RFC 9112 section 6): one reading, or none. Behind each request that must
+//! not be served stands another one, which must not be served either.
 
 use serde_json::json;
 

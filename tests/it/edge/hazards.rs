@@ -1,4 +1,18 @@
-//! The ways in which one client could kill, starve or deceive tiny_http 0.12 alone.
+//! The ways in which one client could kill, starve or deceive tiny_http 0.12 alone, by number:
+//!
+//! - H1: a huge `Content-Length` makes it allocate as much, which ends the process
+//! - H2: `HTTP/2.0` makes a thread wait for itself for ever
+//! - H3: of connections that arrive together some are not served
+//! - H4: without descriptors its listener ends for good (in `load`)
+//! - H5: responses of more than a kilobyte take 44 ms
+//! - H6: heads and the lines of chunks have no bound
+//! - H7: what is pipelined behind an open stream is read without bound
+//! - H8: it waits for ever for whoever sends nothing
+//! - H9: and for whoever reads nothing
+//! - H10: it reads other requests than a proxy before it (`framing`; CVE-2026-66752)
+//! - H11: a reset, and a `q` that is no number, are panics
+//! - H12: line ends pass into the fields of a response (CVE-2026-66753)
+//! - H13: connections that are open when it stops are left without a word
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::Instant;
@@ -8,9 +22,6 @@ use serde_json::json;
 
 use super::*;
 use crate::support::within;
-
-/// What a broker may grow by under any of these.
-const GROWTH_KIB: u64 = 32 * 1024;
 
 /// Sends the same again and again, up to `total` bytes, while the broker takes it. Gives what it
 /// answers, and how many bytes it took.
@@ -39,47 +50,33 @@ fn flood(target: &Target, head: &str, piece: &str, total: usize) -> (Vec<u16>, u
     (statuses(&answer), sent)
 }
 
-impl Target {
-    #[track_caller]
-    fn while_small<T>(&self, attack: impl FnOnce(&Self) -> T) -> T {
-        let before = process::resident_kib(self.broker.pid());
-        let result = attack(self);
-        let after = process::resident_kib(self.broker.pid());
-        assert!(after < before + GROWTH_KIB, "from {before} to {after} KiB");
-        result
-    }
-}
-
-/// tiny_http allocates what is left of a body to throw it away.
 #[test]
 fn h1_a_huge_content_length_allocates_nothing() {
     let target = Target::start();
-    target.while_small(|target| {
-        for length in [
-            "100000000000",
-            "1000000000000",
-            "1000000000000000",
-            "9223372036854775807",
-            "9223372036854775808",
-            "18446744073709551615",
-            "99999999999999999999999999",
-        ] {
-            target.refuses(post(&format!("Content-Length: {length}\r\n\r\n")), 413);
-            target.refuses(get(&format!("Content-Length: {length}\r\n\r\nbody")), 413);
-        }
-        // The largest that is allowed, cut short.
-        let mut held = Vec::new();
-        for _ in 0..100 {
-            let mut connection = target.connect();
-            connection.send_bytes(post("Content-Length: 4194304\r\n\r\nbody").as_bytes());
-            held.push(connection);
-        }
-        assert!(target.is_healthy());
-    });
+    for length in [
+        "100000000000",
+        "1000000000000",
+        "1000000000000000",
+        "9223372036854775807",
+        "9223372036854775808",
+        "18446744073709551615",
+        "99999999999999999999999999",
+    ] {
+        target.refuses(post(&format!("Content-Length: {length}\r\n\r\n")), 413);
+        target.refuses(get(&format!("Content-Length: {length}\r\n\r\nbody")), 413);
+    }
+    // The largest that is allowed, cut short.
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        let mut connection = target.connect();
+        connection.send_bytes(post("Content-Length: 4194304\r\n\r\nbody").as_bytes());
+        held.push(connection);
+    }
+    assert!(target.is_healthy());
+    target.assert_small();
     target.assert_unharmed();
 }
 
-/// tiny_http waits for itself when it refuses a version, and never ends.
 #[test]
 fn h2_http_2_leaves_nothing_behind() {
     let target = Target::start();
@@ -93,7 +90,6 @@ fn h2_http_2_leaves_nothing_behind() {
     target.assert_unharmed();
 }
 
-/// tiny_http loses connections that arrive together.
 #[test]
 fn h3_of_a_burst_of_connections_none_is_lost() {
     let target = Target::start();
@@ -122,7 +118,6 @@ fn h3_of_a_burst_of_connections_none_is_lost() {
     target.assert_unharmed();
 }
 
-/// tiny_http writes head and body apart, without TCP_NODELAY: 44 ms for each such response.
 #[test]
 fn h5_no_response_waits_for_an_acknowledgement() {
     let mut target = Target::start();
@@ -148,38 +143,35 @@ fn h5_no_response_waits_for_an_acknowledgement() {
     target.assert_unharmed();
 }
 
-/// tiny_http keeps what it is sent, however long.
 #[test]
 fn h6_an_endless_head_takes_no_memory() {
     const ENDLESS: usize = 300 << 20;
     let target = Target::start();
     let chunked = post("Transfer-Encoding: chunked\r\n\r\n");
-    target.while_small(|target| {
-        for (head, piece, status) in [
-            ("GET /", "x", 414),
-            ("GET / HTTP/1.1\r\nX: ", "x", 431),
-            ("GET / HTTP/1.1\r\n", "X: y\r\n", 431),
-            (&chunked, "0", 400),
-            (&format!("{chunked}1;"), "x", 400),
-            (&format!("{chunked}0\r\n"), "X: y\r\n", 400),
-            (&chunked, "1001\r\n", 400),
-        ] {
-            let (answer, sent) = flood(target, head, piece, ENDLESS);
-            // What was sent into a closing connection may have taken the answer with it.
-            assert!(
-                answer.is_empty() || answer == [status],
-                "{head}: {answer:?}"
-            );
-            assert!(sent < ENDLESS / 10, "{head}: {sent} bytes taken");
-            // The same without more than it takes to see it.
-            let few = format!("{head}{}", piece.repeat(20_000 / piece.len()));
-            assert_eq!(target.statuses(few), [status], "{head}");
-        }
-    });
+    for (head, piece, status) in [
+        ("GET /", "x", 414),
+        ("GET / HTTP/1.1\r\nX: ", "x", 431),
+        ("GET / HTTP/1.1\r\n", "X: y\r\n", 431),
+        (&chunked, "0", 400),
+        (&format!("{chunked}1;"), "x", 400),
+        (&format!("{chunked}0\r\n"), "X: y\r\n", 400),
+        (&chunked, "1001\r\n", 400),
+    ] {
+        let (answer, sent) = flood(&target, head, piece, ENDLESS);
+        // What was sent into a closing connection may have taken the answer with it.
+        assert!(
+            answer.is_empty() || answer == [status],
+            "{head}: {answer:?}"
+        );
+        assert!(sent < ENDLESS / 10, "{head}: {sent} bytes taken");
+        // The same without more than it takes to see it.
+        let few = format!("{head}{}", piece.repeat(20_000 / piece.len()));
+        assert_eq!(target.statuses(few), [status], "{head}");
+    }
+    target.assert_small();
     target.assert_unharmed();
 }
 
-/// tiny_http reads on behind a request that is not answered yet.
 #[test]
 fn h7_what_is_pipelined_behind_a_stream_waits_outside() {
     const COUNT: usize = 10_000;
@@ -201,32 +193,32 @@ fn h7_what_is_pipelined_behind_a_stream_waits_outside() {
         let all = get("\r\n").repeat(COUNT - 1) + &last;
         writer.write_all(all.as_bytes()).is_ok()
     });
-    target.while_small(|target| {
-        // Nobody else is held up.
-        for _ in 0..20 {
-            assert!(target.is_healthy());
-        }
-        let now = process::threads(target.broker.pid()).len();
-        assert!(
-            now <= threads + KEPT_INNER,
-            "from {threads} to {now} threads"
-        );
-        // When the stream ends it is their turn, in order.
-        assert_eq!(listener.delete().status, 204);
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).expect("an orderly end");
-        let after = rest
-            .windows(5)
-            .position(|it| it == b"0\r\n\r\n")
-            .expect("the stream's end");
-        let answers = statuses(&rest[after + 5..]);
-        assert!(answers.iter().all(|status| *status == 200) && answers.len() == COUNT);
-    });
+    // Nobody else is held up.
+    for _ in 0..20 {
+        assert!(target.is_healthy());
+    }
+    target.assert_small();
+    let now = process::threads(target.broker.pid()).len();
+    assert!(
+        now <= threads + KEPT_INNER,
+        "from {threads} to {now} threads"
+    );
+    // When the stream ends it is their turn, in order.
+    assert_eq!(listener.delete().status, 204);
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("an orderly end");
+    let after = rest
+        .windows(5)
+        .position(|it| it == b"0\r\n\r\n")
+        .expect("the stream's end");
+    let answers = statuses(&rest[after + 5..]);
+    assert!(answers.iter().all(|status| *status == 200) && answers.len() == COUNT);
+    target.assert_small();
     assert!(writing.join().expect("no panic"));
     target.assert_unharmed();
 }
 
-/// tiny_http waits for ever. All at once, because the broker is patient for ten seconds.
+/// All at once, because the broker is patient for ten seconds.
 #[test]
 fn h8_who_is_slow_is_cut() {
     let target = Target::start();
@@ -270,13 +262,12 @@ fn h8_who_is_slow_is_cut() {
     target.assert_unharmed();
 }
 
-/// A handler of tiny_http is held by a client that never reads.
 #[test]
 fn h9_clients_that_never_read_hold_up_nobody() {
     let mut target = Target::start();
     let mut other = target.broker.session();
     let mut deaf = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..4 {
         let text = "x".repeat(3_000_000);
         let call = other.call_message("echo", json!({ "text": text }));
         let mut connection = target.connect();
@@ -293,7 +284,6 @@ fn h9_clients_that_never_read_hold_up_nobody() {
     target.assert_unharmed();
 }
 
-/// tiny_http panics over a client that resets at once.
 #[test]
 fn h11_resets_cause_no_panic() {
     let target = Target::start();
@@ -313,7 +303,6 @@ fn h11_resets_cause_no_panic() {
     target.assert_unharmed();
 }
 
-/// tiny_http panics while it sorts by a `q` that is no number.
 #[test]
 fn h11_te_with_no_number_causes_no_panic() {
     let target = Target::start();
@@ -324,7 +313,6 @@ fn h11_te_with_no_number_causes_no_panic() {
     target.assert_unharmed();
 }
 
-/// tiny_http sends line ends in the value of a header field as they are.
 #[test]
 fn cve_2026_66753_no_line_end_gets_into_a_response_field() {
     let target = Target::start();
@@ -358,7 +346,6 @@ fn cve_2026_66753_no_line_end_gets_into_a_response_field() {
     target.assert_unharmed();
 }
 
-/// tiny_http forgets connections that are open when it stops.
 #[test]
 fn h13_open_connections_end_with_the_broker() {
     let mut target = Target::start();

@@ -92,17 +92,6 @@ fn the_ids_of_both_sides_are_independent() {
 }
 
 #[test]
-fn what_a_child_asks_while_nobody_listens_waits_for_the_next_get() {
-    let broker = Broker::start(&[]);
-    let mut session = broker.session();
-    let arguments = json!({ "method": "notifications/x", "ms": 30, "params": { "n": 1 } });
-    session.call("notify_after", arguments);
-    session.call("sleep", json!({ "ms": 60 }));
-    let mut get = session.listen();
-    assert_eq!(get.message()["params"]["n"], 1);
-}
-
-#[test]
 fn two_users_never_see_each_others_messages() {
     let broker = Broker::setup().user("alice", &[]).user("bob", &[]).start();
     let (mut alice, mut bob) = (broker.user("alice").ready(), broker.user("bob").ready());

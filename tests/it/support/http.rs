@@ -179,6 +179,8 @@ pub(crate) struct Connection {
     buffer: Vec<u8>,
     /// The request that was sent last has no body in its response.
     is_head: bool,
+    /// When what is waited for must be there. A stream's comments do not put it off.
+    deadline: Instant,
 }
 
 impl Connection {
@@ -192,6 +194,7 @@ impl Connection {
             addr,
             buffer: Vec::new(),
             is_head: false,
+            deadline: Instant::now() + DEADLINE,
         }
     }
 
@@ -209,6 +212,11 @@ impl Connection {
     /// Sends bytes that the broker may refuse to read: true if it took them all.
     pub(crate) fn try_send_bytes(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
+    }
+
+    /// The deadline of what is waited for from now on.
+    fn begin(&mut self) {
+        self.deadline = Instant::now() + DEADLINE;
     }
 
     /// Sends no more, and goes on reading.
@@ -250,6 +258,7 @@ impl Connection {
     /// All that comes until the broker closes; a reset ends it too.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {
+        self.begin();
         while self.fill() {}
         std::mem::take(&mut self.buffer)
     }
@@ -257,6 +266,7 @@ impl Connection {
     /// The head of a response, without its body.
     #[track_caller]
     pub(crate) fn head(&mut self) -> (u16, Vec<(String, String)>) {
+        self.begin();
         let head = self.until(b"\r\n\r\n");
         let head = String::from_utf8(head).expect("a head in UTF-8");
         let mut lines = head.trim_end().split("\r\n");
@@ -331,10 +341,9 @@ impl Connection {
     /// Reads more; false when the connection has ended.
     #[track_caller]
     fn fill(&mut self) -> bool {
-        let deadline = Instant::now() + DEADLINE;
         let mut bytes = [0; 64 * 1024];
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = self.deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "nothing came for {DEADLINE:?}");
             self.stream.set_read_timeout(Some(left)).expect("a timeout");
             match self.stream.read(&mut bytes) {
@@ -410,6 +419,12 @@ impl Events {
     /// one.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Option<Event> {
+        self.connection.begin();
+        self.next_block()
+    }
+
+    #[track_caller]
+    fn next_block(&mut self) -> Option<Event> {
         loop {
             if let Some(at) = self.text.windows(2).position(|window| window == b"\n\n") {
                 let rest = self.text.split_off(at + 2);
@@ -431,8 +446,9 @@ impl Events {
     /// The next event that carries a message; `None` at the end.
     #[track_caller]
     pub(crate) fn next_message(&mut self) -> Option<Event> {
+        self.connection.begin();
         loop {
-            let event = self.next()?;
+            let event = self.next_block()?;
             if event.clone().message().is_some() {
                 return Some(event);
             }
