@@ -84,6 +84,8 @@ pub(crate) enum Refusal {
     BatchNotAllowed,
     AlreadyInitialized,
     IdInFlight,
+    /// `Last-Event-ID` names a stream whose events are kept no more.
+    StreamForgotten,
     /// More requests are in flight, or waiting, than a session may have.
     TooManyInFlight,
     /// The child could not be started, or ended before it answered `initialize`.
@@ -107,10 +109,11 @@ pub(crate) struct Options {
     pub(crate) start_timeout: Duration,
     /// Interrupts the reader thread: it shall call [`Inbound::service`].
     pub(crate) wake: Box<dyn Fn() + Send + Sync>,
-    /// Called once when the bridge can serve no more, with what the log shall say.
+    /// Called when the bridge can serve no more, with what the log shall say; only the first call
+    /// counts.
     pub(crate) ended: Box<dyn Fn(&str) + Send + Sync>,
-    /// The last lines of the child's stderr, secrets struck out.
-    pub(crate) stderr: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// So many last lines of the child's stderr, secrets struck out.
+    pub(crate) stderr: Box<dyn Fn(usize) -> Vec<String> + Send + Sync>,
 }
 
 /// What waits for the writer thread; more is refused.
@@ -243,6 +246,11 @@ impl Bridge {
     /// Requests that wait for an answer of the child, or to be sent to it.
     pub(crate) fn in_flight(&self) -> usize {
         self.shared.table.lock().in_flight() + self.shared.queued.load(Ordering::Acquire)
+    }
+
+    /// Whether a client waits for an answer, or will.
+    pub(crate) fn has_clients(&self) -> bool {
+        self.shared.queued.load(Ordering::Acquire) > 0 || self.shared.table.lock().has_clients()
     }
 
     /// Wakes the reader thread if something is due at `now`.

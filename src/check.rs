@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -11,7 +12,7 @@ use crate::auth::Principal;
 use crate::config::{Config, Server};
 use crate::launch;
 use crate::mcp;
-use crate::supervisor::{Child, Event, Limits, Waker};
+use crate::supervisor::{Child, Event, Limits, StderrTail, Waker};
 
 /// What a server may offer: the request that lists it, and the member that holds the list.
 const LISTS: [(&str, &str); 4] = [
@@ -65,6 +66,7 @@ pub(crate) fn run(config: &Config, out: &mut impl Write) -> Result<(), CheckErro
 /// A child to talk with, one question at a time.
 struct Talk {
     child: Child,
+    stderr: Arc<StderrTail>,
     lines: Option<Sender<Vec<u8>>>,
     heard: Receiver<Heard>,
     deadline: Instant,
@@ -78,10 +80,9 @@ enum Heard {
 fn check(config: &Config, server: &Server) -> Result<String, String> {
     let mut talk = Talk::start(config, server)?;
     let offer = talk.ask_all();
-    let stderr = talk.child.stderr();
     talk.lines = None;
     talk.child.stop();
-    offer.map_err(|why| match stderr.last(5) {
+    offer.map_err(|why| match talk.stderr.last(5) {
         lines if lines.is_empty() => why,
         lines => format!("{why}; its last lines on stderr:\n  {}", lines.join("\n  ")),
     })
@@ -95,6 +96,7 @@ impl Talk {
             stop_grace: config.stop_grace,
             kill_grace: config.kill_grace,
         };
+        let stderr = Arc::clone(&launch.stderr);
         let waker = Waker::new().map_err(|error| error.to_string())?;
         let (lines, source) = bounded::<Vec<u8>>(1);
         let (sink, heard) = unbounded();
@@ -119,6 +121,7 @@ impl Talk {
         let deadline = Instant::now() + config.start_timeout;
         Ok(Self {
             child,
+            stderr,
             lines: Some(lines),
             heard,
             deadline,

@@ -2,10 +2,11 @@
 //! environment that holds what was asked for and nothing else.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::auth::Principal;
 use crate::config::{Server, ServerCommand};
-use crate::supervisor::Launch;
+use crate::supervisor::{Launch, StderrTail};
 
 /// What every child gets of the broker's own environment, so that programs are found and files
 /// have a place.
@@ -57,6 +58,6 @@ pub(crate) fn prepare(
         args,
         env,
         cwd,
-        secrets,
+        stderr: Arc::new(StderrTail::new(label.to_owned(), &secrets)),
     })
 }

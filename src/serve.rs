@@ -6,7 +6,7 @@ mod welcome;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -21,7 +21,7 @@ use crate::launch;
 use crate::metrics;
 use crate::session::reaper::Reaper;
 use crate::session::{self, Backend, Registry, SpawnFn, SpawnRequest};
-use crate::supervisor::{Child, Event, Limits, StderrTail, Waker};
+use crate::supervisor::{Child, Event, Limits, Waker};
 use crate::thread;
 use inner::InnerSocket;
 
@@ -82,8 +82,9 @@ enum Stop {
 ///
 /// # Errors
 /// [`ServeError`] if it cannot start or cannot go on.
-pub(crate) fn run(config: Config) -> Result<(), ServeError> {
+pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     raise_descriptor_limit();
+    fit_descriptors(&mut config);
     let (stop, stopped) = unbounded();
     handle_signals(stop.clone())?;
     let (authenticator, first_token) = authenticate(&config)?;
@@ -286,7 +287,7 @@ fn start_edge(
     let options = edge::Options {
         timings: edge::Timings::default(),
         max_body: config.max_body,
-        max_connections: max_connections(config),
+        max_connections: config.max_connections,
         max_connections_per_address: config.max_connections_per_address,
         trusted_proxies: config.trusted_proxies.clone(),
         gone: Box::new(move |connection| app.gone(connection)),
@@ -295,23 +296,29 @@ fn start_edge(
     Edge::start(options, listener, inner.path().to_owned())
 }
 
-/// As many as configured, and no more than there can be descriptors for: tiny_http ends for good
-/// when it finds none.
-fn max_connections(config: &Config) -> usize {
-    const RESERVED: u64 = 64;
-    const PER_CONNECTION: u64 = 4;
-    const PER_SESSION: u64 = 8;
+/// As many sessions and connections as configured, and no more than there can be descriptors
+/// for: tiny_http ends for good when it finds none.
+fn fit_descriptors(config: &mut Config) {
+    const RESERVED: usize = 64;
+    const PER_CONNECTION: usize = 4;
+    const PER_SESSION: usize = 8;
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let sessions = match config.max_sessions {
-        0 => limit / 4 / PER_SESSION,
-        max => max as u64,
-    };
-    let left = limit.saturating_sub(RESERVED + sessions * PER_SESSION) / PER_CONNECTION;
-    let possible = usize::try_from(left).unwrap_or(usize::MAX).max(1);
-    if possible < config.max_connections {
-        log::warn!("max_connections is {possible}: the limit of open files is {limit}");
+    let available = usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(RESERVED);
+    let sessions = (available / 2 / PER_SESSION).max(1);
+    if config.max_sessions == 0 {
+        config.max_sessions = sessions;
+    } else if config.max_sessions > sessions {
+        log::warn!("max_sessions is {sessions}: the limit of open files is {limit}");
+        config.max_sessions = sessions;
     }
-    config.max_connections.min(possible)
+    let left = available.saturating_sub(config.max_sessions.saturating_mul(PER_SESSION));
+    let connections = (left / PER_CONNECTION).max(1);
+    if config.max_connections > connections {
+        log::warn!("max_connections is {connections}: the limit of open files is {limit}");
+        config.max_connections = connections;
+    }
 }
 
 fn registry(config: &Config) -> Arc<Registry> {
@@ -354,7 +361,7 @@ impl Spawner {
         let server = self.server(server)?;
         let launch = launch::prepare(server, principal, label)?;
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
-        let tail: Arc<OnceLock<Arc<StderrTail>>> = Arc::default();
+        let tail = Arc::clone(&launch.stderr);
         let (bridge, mut outbound, mut inbound) = Bridge::new(bridge::Options {
             server: server.name.clone(),
             session: session.to_owned(),
@@ -366,10 +373,7 @@ impl Spawner {
                 Box::new(move || waker.wake())
             },
             ended,
-            stderr: {
-                let tail = Arc::clone(&tail);
-                Box::new(move || tail.get().map(|tail| tail.last(20)).unwrap_or_default())
-            },
+            stderr: Box::new(move |count| tail.last(count)),
         });
         let child = Child::start(
             launch,
@@ -384,8 +388,6 @@ impl Spawner {
             },
         )
         .map_err(|error| format!("server \"{}\": {error}", server.name))?;
-        // Set once, here; a child that has ended already has nothing to quote yet.
-        let _ = tail.set(child.stderr());
         log::debug!(
             "child {label} started pid={} user={}",
             child.pid(),

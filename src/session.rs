@@ -9,6 +9,7 @@ pub(crate) mod reaper;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -215,7 +216,10 @@ impl Registry {
                 }
             }),
         };
-        let spawned = (self.spawn)(request).map(|backend| self.begin(&session, backend));
+        // A panic must give the slot back too.
+        let spawned = catch_unwind(AssertUnwindSafe(|| (self.spawn)(request)))
+            .unwrap_or_else(|_| Err("a fault in the broker".to_owned()))
+            .map(|backend| self.begin(&session, backend));
         if spawned.is_err() {
             self.sessions.lock().by_id.remove(&id);
         }
@@ -381,15 +385,22 @@ impl Registry {
         drop(stopped);
     }
 
-    /// Ends the sessions without a request for `idle_timeout`. One that waits for an answer is
-    /// not idle; one with an open stream and no requests is.
+    /// Ends the sessions without a request for `idle_timeout`. As long as a client waits for an
+    /// answer, its session is in use; an open GET is no use.
     fn close_idle(&self, now: Instant) {
         let Some(timeout) = self.options.idle_timeout else {
             return;
         };
         for session in self.all() {
-            let idle = now.saturating_duration_since(*session.last_active.lock());
-            if idle >= timeout && session.in_flight() == 0 {
+            let has_clients = session.bridge.get().is_none_or(Bridge::has_clients);
+            let idle = {
+                let mut last_active = session.last_active.lock();
+                if has_clients {
+                    *last_active = now;
+                }
+                now.saturating_duration_since(*last_active)
+            };
+            if idle >= timeout {
                 self.close(&session.id, "idle");
             }
         }

@@ -38,8 +38,8 @@ pub(crate) struct Launch {
     pub(crate) env: Vec<(String, String)>,
     /// Working directory; `None` means the broker's own.
     pub(crate) cwd: Option<PathBuf>,
-    /// Values that are struck out of whatever the child writes to stderr.
-    pub(crate) secrets: Vec<String>,
+    /// Takes what the child writes to stderr.
+    pub(crate) stderr: Arc<StderrTail>,
 }
 
 /// Bounds of one child.
@@ -149,13 +149,12 @@ impl Child {
     ) -> io::Result<Self> {
         let label = launch.label.clone();
         let (life, pipes) = spawn(&launch)?;
-        let stderr = Arc::new(StderrTail::new(label.clone(), &launch.secrets));
         let mut child = Self {
             label,
             limits,
             life: Arc::clone(&life),
             stdin: Weak::new(),
-            stderr,
+            stderr: launch.stderr,
             threads: Vec::with_capacity(3),
         };
         if let Err(error) = child.serve(pipes, waker, source, sink) {
@@ -212,11 +211,6 @@ impl Child {
     pub(crate) fn write_now(&self) -> impl Fn(&[u8]) -> bool + Send + Sync + use<> {
         let stdin = Weak::clone(&self.stdin);
         move |bytes| pipes::write_now(&stdin, bytes)
-    }
-
-    /// The last lines of stderr.
-    pub(crate) fn stderr(&self) -> Arc<StderrTail> {
-        Arc::clone(&self.stderr)
     }
 
     /// A handle that can kill the child while another thread runs [`Child::stop`].

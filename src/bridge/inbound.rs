@@ -245,9 +245,11 @@ impl Inbound {
                 why: Refusal::SessionEnded,
             });
         }
-        let resumed = last_event_id
-            .and_then(parse_event_id)
-            .filter(|(no, _)| self.stream(*no).is_some());
+        let resumed = last_event_id.and_then(parse_event_id);
+        if resumed.is_some_and(|(no, _)| no != STANDALONE && self.stream(no).is_none()) {
+            let why = Refusal::StreamForgotten;
+            return exchange.reply(Reply::Refused { id: "null", why });
+        }
         let no = resumed.map_or(STANDALONE, |(no, _)| no);
         let connection = exchange.connection();
         let Ok(writer) = exchange.stream(None) else {
@@ -264,6 +266,7 @@ impl Inbound {
         let stream = &mut self.streams[at];
         stream.attach(writer, connection, prime, now);
         if let Some((_, seq)) = resumed {
+            self.shared.table.lock().resume(no, connection);
             stream.replay_after(seq, now);
         }
         if let Some(since) = stream.ended {
@@ -398,8 +401,7 @@ impl Inbound {
     }
 
     fn quoted_stderr(&self) -> String {
-        let mut lines = (self.shared.options.stderr)();
-        let quoted = lines.split_off(lines.len().saturating_sub(QUOTED_LINES));
+        let quoted = (self.shared.options.stderr)(QUOTED_LINES);
         match quoted.is_empty() {
             true => "; it wrote nothing to stderr".to_owned(),
             false => format!("; its last lines on stderr:\n{}", quoted.join("\n")),

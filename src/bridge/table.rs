@@ -19,7 +19,8 @@ const CANCELLED_GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Post {
     /// `None` once it is a stream, or the client has gone.
     pub(super) exchange: Option<Box<dyn Exchange>>,
-    pub(super) connection: u64,
+    /// The connection its client waits on; `None` once the client has gone.
+    client: Option<u64>,
     pub(super) is_stream: bool,
     pub(super) is_initialize: bool,
     /// A batch has several answers, so its first one is not the whole response.
@@ -124,7 +125,7 @@ impl Table {
         self.posts.insert(
             post,
             Post {
-                connection: exchange.connection(),
+                client: Some(exchange.connection()),
                 exchange: Some(exchange),
                 is_stream: false,
                 is_initialize: false,
@@ -239,8 +240,9 @@ impl Table {
         for post in self
             .posts
             .values_mut()
-            .filter(|post| post.connection == connection)
+            .filter(|post| post.client == Some(connection))
         {
+            post.client = None;
             if let Some(exchange) = post.exchange.take() {
                 is_initialize |= post.is_initialize;
                 exchanges.push(exchange);
@@ -319,7 +321,19 @@ impl Table {
                 .any(|since| now >= since + CANCELLED_GRACE)
     }
 
+    /// The client of this stream is back, on another connection.
+    pub(super) fn resume(&mut self, post: u64, connection: u64) {
+        if let Some(post) = self.posts.get_mut(&post) {
+            post.client = Some(connection);
+        }
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Whether somebody is there who waits for an answer.
+    pub(super) fn has_clients(&self) -> bool {
+        self.posts.values().any(|post| post.client.is_some())
     }
 }

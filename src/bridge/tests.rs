@@ -212,7 +212,7 @@ impl Rig {
             },
             stderr: {
                 let stderr = Arc::clone(&stderr);
-                Box::new(move || stderr.lock().clone())
+                Box::new(move |_| stderr.lock().clone())
             },
         });
         let bridge = Arc::new(bridge);

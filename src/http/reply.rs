@@ -282,6 +282,11 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
             code::INVALID_REQUEST,
             "a request with this id is in flight",
         ),
+        Refusal::StreamForgotten => error(
+            400,
+            code::INVALID_REQUEST,
+            "Last-Event-ID: the events of this stream are kept no more",
+        ),
         Refusal::TooManyInFlight => error(
             429,
             code::SERVER_ERROR,

@@ -91,7 +91,7 @@ impl Fakes {
             start_timeout: Duration::from_secs(30),
             wake: Box::new(move || run(wakes.hooks.waking.as_ref(), &woken)),
             ended: Box::new(move |why| its_ended(why)),
-            stderr: Box::new(Vec::new),
+            stderr: Box::new(|_| Vec::new()),
         });
         bridge.connect(Box::new(|_| true));
         let faces = Faces {
@@ -166,6 +166,15 @@ impl World {
     /// Puts a request in flight.
     fn ask(&self, session: &Session) {
         session.post(Box::new(Ping));
+        assert_eq!(session.in_flight(), 1);
+    }
+
+    /// Its client goes away.
+    fn leave(&self, session: &Session) {
+        session.gone(Ping.connection());
+        let mut faces = self.fakes.faces.lock();
+        let inbound = &mut faces.get_mut(session.id()).unwrap().inbound;
+        inbound.service(self.start);
         assert_eq!(session.in_flight(), 1);
     }
 

@@ -32,7 +32,8 @@ pub(crate) struct StderrTail {
 }
 
 impl StderrTail {
-    pub(super) fn new(label: String, secrets: &[String]) -> Self {
+    /// For the child of this label; `secrets` are struck out of whatever it writes.
+    pub(crate) fn new(label: String, secrets: &[String]) -> Self {
         // Of a secret of many lines, a key for one, each line is found by itself.
         let mut secrets: Vec<String> = secrets
             .iter()

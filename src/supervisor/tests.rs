@@ -166,7 +166,7 @@ fn sh(script: &str) -> Launch {
         args: vec!["-c".to_owned(), script.to_owned()],
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         cwd: None,
-        secrets: Vec::new(),
+        stderr: Arc::new(StderrTail::new("test".to_owned(), &[])),
     }
 }
 
@@ -317,7 +317,7 @@ fn a_program_that_cannot_be_started_is_named() {
 #[test]
 fn the_last_lines_of_stderr_are_complete_when_the_end_is_told() {
     let mut rig = Rig::sh("seq 1 500 >&2; printf 'no line end' >&2; exit 1");
-    let stderr = rig.child.as_ref().unwrap().stderr();
+    let stderr = rig.child.as_ref().unwrap().stderr.clone();
     assert_eq!(rig.rest(), (vec![], ExitReason::Code(1)));
     assert_eq!(stderr.last(3), ["499", "500", "no line end"]);
     assert_eq!(stderr.last(1000).len(), 100);
@@ -339,9 +339,10 @@ fn secrets_are_struck_out_of_stderr() {
     launch.env.push(("TOKEN".to_owned(), "hunter2".to_owned()));
     let key = "-----BEGIN KEY-----\nc2VjcmV0\n-----END KEY-----\n";
     launch.env.push(("KEY".to_owned(), key.to_owned()));
-    launch.secrets = vec!["hunter2".to_owned(), key.to_owned()];
+    let secrets = ["hunter2".to_owned(), key.to_owned()];
+    launch.stderr = Arc::new(StderrTail::new("test".to_owned(), &secrets));
     let mut rig = Rig::start(launch, PATIENT);
-    let stderr = rig.child.as_ref().unwrap().stderr();
+    let stderr = rig.child.as_ref().unwrap().stderr.clone();
     assert_eq!(rig.rest(), (vec![], ExitReason::Code(1)));
     assert_eq!(stderr.last(10), ["token ***", "***", "***", "***"]);
     rig.stop();

@@ -11,9 +11,13 @@
     reason = "the rules for threads and children are the broker's, not its tests'"
 )]
 
+mod auth;
 mod bytes;
 mod children;
+mod cli;
 mod edge;
 mod sessions;
+mod shutdown;
 mod streams;
 mod support;
+mod tidy;

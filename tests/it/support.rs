@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use broker::{Broker, Run, run};
-pub(crate) use http::{Connection, Event, Events, Request, Response};
+pub(crate) use http::{Connection, Events, Request, Response};
 pub(crate) use session::Session;
 
 /// How long anything may take that should happen at once; generous, for machines under load.

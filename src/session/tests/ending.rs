@@ -34,7 +34,25 @@ fn a_session_that_waits_for_an_answer_is_not_idle() {
     world.registry.tick(world.at(5000));
     assert_eq!(world.registry.active(), 1);
     world.answer(&session);
+    world.registry.tick(world.at(5000 + 1799));
+    assert_eq!(world.registry.active(), 1); // idle counts from the answer
     world.registry.tick(world.at(5000 + 1800));
+    assert_eq!(world.registry.active(), 0);
+    world.stop();
+}
+
+#[test]
+fn a_request_whose_client_has_gone_keeps_no_session() {
+    let world = World::new(Options {
+        idle_timeout: Some(IDLE),
+        ..UNLIMITED
+    });
+    let session = world.open("ann", 0).unwrap();
+    world.ask(&session);
+    world.leave(&session);
+    world.registry.tick(world.at(1799));
+    assert_eq!(world.registry.active(), 1);
+    world.registry.tick(world.at(1800));
     assert_eq!(world.registry.active(), 0);
     world.stop();
 }

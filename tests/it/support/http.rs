@@ -28,11 +28,6 @@ impl Request {
         }
     }
 
-    pub(crate) fn path(mut self, path: &str) -> Self {
-        path.clone_into(&mut self.path);
-        self
-    }
-
     /// Sets a field, instead of one of this name.
     pub(crate) fn header(self, name: &str, value: &str) -> Self {
         let mut request = self.without(name);

@@ -137,7 +137,8 @@ impl Session {
     pub(crate) fn call_message(&mut self, tool: &str, arguments: Value) -> Value {
         self.last_request += 1;
         let params = json!({ "name": tool, "arguments": arguments });
-        json!({ "jsonrpc": "2.0", "id": self.last_request, "method": "tools/call", "params": params })
+        let id = self.last_request;
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
     }
 
     /// Calls a tool, and gives the JSON-RPC answer.
