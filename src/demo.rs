@@ -1,7 +1,8 @@
-//! `mcp-broker demo-server`: a small stdio MCP server, built in, so that a new installation has something to serve, and
-//! tests and the bench a child that is always there. A server like any other: it knows nothing of the broker but the
-//! variable `MCP_BROKER_USER`. Here is its loop, on one thread: it reads a line, has it answered, and between lines
-//! moves on what takes time. [`server`] decides what is said, [`catalog`] holds what is offered.
+//! `mcp-broker demo-server`: a small stdio MCP server, built in, so that a new installation has
+//! something to serve, and tests and the bench a child that is always there. A server like any
+//! other: it knows nothing of the broker but the variable `MCP_BROKER_USER`. Here is its loop, on
+//! one thread: it reads a line, has it answered, and between lines moves on what takes time.
+//! [`server`] decides what is said, [`catalog`] holds what is offered.
 
 mod catalog;
 mod message;
@@ -36,7 +37,8 @@ pub(crate) fn run() -> io::Result<()> {
     }
 }
 
-/// The loop: `ready` waits for input, but no longer than it is told to, and says whether there is some.
+/// The loop: `ready` waits for input, but no longer than it is told to, and says whether there is
+/// some.
 fn serve(
     mut input: impl BufRead,
     mut output: impl Write,

@@ -173,10 +173,17 @@ impl Edge {
     }
 }
 
-impl Drop for Edge {
-    fn drop(&mut self) {
+impl Edge {
+    /// Takes no more connections, and cuts those that there are. Returns at once.
+    pub(crate) fn close(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.wake();
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.close();
         drop(self.thread.take());
     }
 }

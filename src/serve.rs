@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::auth::{Authenticator, TokenError, TokenStore};
@@ -27,6 +27,8 @@ use inner::InnerSocket;
 
 /// How often the drain looks whether everything is answered.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
+/// How long clients may take to read the ends of their streams.
+const CLIENT_GRACE: Duration = Duration::from_secs(1);
 
 /// Why the broker cannot serve, or cannot go on.
 #[derive(Debug)]
@@ -114,7 +116,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     welcome::print(&config, &url, first_token.as_deref());
 
     let failed = wait(&stopped);
-    shut_down(&registry, &stopped, config.drain);
+    shut_down(&registry, &edge, &stopped, config.drain);
     drop(reaper);
     app.stop(&server);
     drop(edge);
@@ -143,23 +145,13 @@ fn wait(stopped: &Receiver<Stop>) -> Option<String> {
 }
 
 /// Lets what is in flight finish, then ends all sessions. Another signal ends them at once.
-fn shut_down(registry: &Arc<Registry>, stopped: &Receiver<Stop>, drain: Duration) {
+fn shut_down(registry: &Arc<Registry>, edge: &Edge, stopped: &Receiver<Stop>, drain: Duration) {
     registry.drain();
     log::info!("shutting down sessions={}", registry.active());
-    let deadline = Instant::now() + drain;
-    let mut quiet = 0;
-    // A request that is just being handed over is seen the second time.
-    while quiet < 2 && Instant::now() < deadline {
-        quiet = if registry.in_flight() == 0 {
-            quiet + 1
-        } else {
-            0
-        };
-        if let Ok(Stop::Signal) = stopped.recv_timeout(DRAIN_TICK) {
-            log::warn!("second signal: stopping at once");
-            registry.kill_all();
-            break;
-        }
+    let is_drained = wait_drained(registry, stopped, drain);
+    if !is_drained {
+        registry.kill_all();
+        edge.close();
     }
     let stopping = Arc::clone(registry);
     let (done, is_done) = unbounded::<()>();
@@ -167,17 +159,39 @@ fn shut_down(registry: &Arc<Registry>, stopped: &Receiver<Stop>, drain: Duration
         stopping.stop();
         drop(done);
     });
-    let Ok(thread) = thread else {
+    if thread.is_err() {
         // Without a thread to watch for signals meanwhile.
+        edge.close();
         return registry.stop();
-    };
+    }
+    let patience = after(CLIENT_GRACE);
     loop {
-        crossbeam_channel::select! {
-            recv(is_done) -> _ => break,
-            recv(stopped) -> _ => registry.kill_all(),
+        select! {
+            recv(is_done) -> _ => return,
+            // A client that does not read would hold the end up.
+            recv(patience) -> _ => edge.close(),
+            recv(stopped) -> _ => {
+                registry.kill_all();
+                edge.close();
+            }
         }
     }
-    thread.join();
+}
+
+/// False if another signal came meanwhile.
+fn wait_drained(registry: &Registry, stopped: &Receiver<Stop>, drain: Duration) -> bool {
+    let deadline = Instant::now() + drain;
+    let mut quiet = 0;
+    // A request that is just being handed over is seen the second time.
+    while quiet < 2 && Instant::now() < deadline {
+        let is_quiet = registry.in_flight() == 0;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+        if let Ok(Stop::Signal) = stopped.recv_timeout(DRAIN_TICK) {
+            log::warn!("second signal: stopping at once");
+            return false;
+        }
+    }
+    true
 }
 
 fn handle_signals(stop: Sender<Stop>) -> Result<(), ServeError> {

@@ -1,5 +1,5 @@
-//! What the demo server offers, as its lists say it: tools, the resource, the prompt. Beside [`super`], which does
-//! what is written here; this file knows no request and no client.
+//! What the demo server offers, as its lists say it: tools, the resource, the prompt. Beside
+//! [`super`], which does what is written here; this file knows no request and no client.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,5 @@
-//! JSON-RPC as the demo server writes it, and the reading of parameters. Beside [`super::server`], the only user; knows
-//! no method and no tool.
+//! JSON-RPC as the demo server writes it, and the reading of parameters. Beside [`super::server`],
+//! the only user; knows no method and no tool.
 
 use std::ops::RangeInclusive;
 

@@ -1,5 +1,5 @@
-//! What the demo server says: lines and the time go in, lines come out, nothing is read, written or waited for here. The
-//! loop is in [`super`], what is offered in [`catalog`].
+//! What the demo server says: lines and the time go in, lines come out, nothing is read, written or
+//! waited for here. The loop is in [`super`], what is offered in [`catalog`].
 
 use std::io::{self, Write};
 use std::mem;
@@ -274,8 +274,9 @@ impl Server {
         Ok(json!({}))
     }
 
-    /// `tools/call`. What is wrong with the arguments goes into the result, where the model sees it; a tool that does
-    /// not exist is a protocol error (revision 2025-11-25, "Error Handling" of tools).
+    /// `tools/call`. What is wrong with the arguments goes into the result, where the model sees
+    /// it; a tool that does not exist is a protocol error (revision 2025-11-25, "Error Handling" of
+    /// tools).
     fn call(&mut self, id: &Value, params: &Map<String, Value>, now: Instant) -> Outcome {
         let name = text_param(params, "name")?;
         let nothing = Map::new();

@@ -1,3 +1,5 @@
+//! Messages as they come, well-formed and not.
+
 use super::*;
 
 fn kind(text: &str) -> Result<Kind, ParseError> {

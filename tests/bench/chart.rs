@@ -1,4 +1,5 @@
-//! [`Figures`] as a chart for the README: a few bars a panel, in SVG written by hand, readable on light and on dark.
+//! [`Figures`] as a chart for the README: a few bars a panel, in SVG written by hand, readable on
+//! light and on dark.
 
 use std::fmt::Write;
 

@@ -1,5 +1,6 @@
-//! A small MCP client over Streamable HTTP: one keep-alive connection a session, one request at a time. It takes plain
-//! JSON and SSE, with a length and in chunks, and no more than the bench meets.
+//! A small MCP client over Streamable HTTP: one keep-alive connection a session, one request at a
+//! time. It takes plain JSON and SSE, with a length and in chunks, and no more than the bench
+//! meets.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -44,7 +45,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Opens a session at `address` as a client does: `initialize`, then `notifications/initialized`.
+    /// Opens a session at `address` as a client does: `initialize`, then
+    /// `notifications/initialized`.
     pub(crate) fn open(address: SocketAddr, number: usize) -> Outcome<Self> {
         let begin = Instant::now();
         let mut connection = Connection::new(address)?;

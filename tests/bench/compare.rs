@@ -8,8 +8,9 @@ use super::figures::{Figures, Target};
 /// How much slower is still nothing to stop for.
 const TOLERANCE: f64 = 0.05;
 
-/// How the time of a call through the broker (p50, one session) has changed between two runs. Both are taken as
-/// multiples of the floor of their own run, so that a slower day of the machine is not a slower broker.
+/// How the time of a call through the broker (p50, one session) has changed between two runs. Both
+/// are taken as multiples of the floor of their own run, so that a slower day of the machine is not
+/// a slower broker.
 pub(crate) struct Change {
     /// Microseconds and multiple of the floor, then and now.
     then: (f64, f64),

@@ -1,5 +1,6 @@
-//! The messages of the bench: `initialize` and calls of the demo server's tool `echo`, each with a text of its own, so
-//! that an answer to someone else's call is noticed. [`super::client`] and [`super::pipe`] carry them.
+//! The messages of the bench: `initialize` and calls of the demo server's tool `echo`, each with a
+//! text of its own, so that an answer to someone else's call is noticed. [`super::client`] and
+//! [`super::pipe`] carry them.
 
 use std::io::Write;
 
@@ -32,7 +33,8 @@ pub(crate) fn settled_version(answer: &[u8]) -> Outcome<String> {
         .to_owned())
 }
 
-/// The calls of one session: what to send, and whether the answer is the right one. Reuses its memory.
+/// The calls of one session: what to send, and whether the answer is the right one. Reuses its
+/// memory.
 pub(crate) struct Calls {
     session: usize,
     id: u64,

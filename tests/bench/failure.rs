@@ -1,4 +1,5 @@
-//! What ends a run of the bench: one line that says where and why. Used by every other file here, uses none.
+//! What ends a run of the bench: one line that says where and why. Used by every other file here,
+//! uses none.
 
 use std::fmt::{self, Display};
 

@@ -1,4 +1,5 @@
-//! What a run of the bench found, and its file format: JSON, read again by `--compare`. Filled by [`super::plan`].
+//! What a run of the bench found, and its file format: JSON, read again by `--compare`. Filled by
+//! [`super::plan`].
 
 use serde_json::{Value, json};
 
@@ -97,8 +98,8 @@ impl Level {
         (!rounds.is_empty()).then(|| median(&rounds))
     }
 
-    /// How far the rounds' p50 lie apart, from quartile to quartile, as a part of their middle: one disturbed round says
-    /// nothing, many say that the machine was not quiet.
+    /// How far the rounds' p50 lie apart, from quartile to quartile, as a part of their middle: one
+    /// disturbed round says nothing, many say that the machine was not quiet.
     pub(crate) fn spread(&self) -> f64 {
         let mut rounds: Vec<f64> = self.rounds.iter().map(|round| round.p50_us).collect();
         rounds.sort_by(f64::total_cmp);
@@ -130,7 +131,8 @@ impl Figures {
             .find(|level| level.sessions == sessions)
     }
 
-    /// The least a call can take at so many sessions, in microseconds: HTTP alone and the pipe alone.
+    /// The least a call can take at so many sessions, in microseconds: HTTP alone and the pipe
+    /// alone.
     pub(crate) fn floor_us(&self, sessions: usize) -> Option<f64> {
         let p50 = |target| self.level(target, sessions).map(Level::p50_us);
         Some(p50(Target::HttpAlone)? + p50(Target::PipeAlone)?)

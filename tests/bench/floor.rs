@@ -1,6 +1,6 @@
-//! HTTP alone, the other half of the floor of a call: a server that does the least one can do over HTTP/1.1 with a
-//! thread a connection. It answers calls of `echo` itself, with as many bytes as the real answer has. A process of its
-//! own (`bench http-floor`), as what it stands beside is.
+//! HTTP alone, the other half of the floor of a call: a server that does the least one can do over
+//! HTTP/1.1 with a thread a connection. It answers calls of `echo` itself, with as many bytes as
+//! the real answer has. A process of its own (`bench http-floor`), as what it stands beside is.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! A closed loop of calls: one thread a session, each with one call under way. Knows neither HTTP nor pipes, only
-//! [`Caller`].
+//! A closed loop of calls: one thread a session, each with one call under way. Knows neither HTTP
+//! nor pipes, only [`Caller`].
 
 use std::sync::Barrier;
 use std::thread;

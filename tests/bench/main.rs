@@ -1,10 +1,12 @@
-//! `bench`: what a call through the broker costs, beside two other gateways and beside the least that it can cost.
-//! Start it with `scripts/bench`. One run, one machine, one and the same child (`mcp-broker demo-server`, tool `echo`)
-//! for everyone, and turns short enough that the machine's moods meet all alike.
+//! `bench`: what a call through the broker costs, beside two other gateways and beside the least
+//! that it can cost. Start it with `scripts/bench`. One run, one machine, one and the same child
+//! (`mcp-broker demo-server`, tool `echo`) for everyone, and turns short enough that the machine's
+//! moods meet all alike.
 //!
-//! [`plan`] decides what is measured, in which order; [`server`] starts and stops what is measured; [`client`] and
-//! [`pipe`] speak MCP over HTTP and over pipes; [`load`] makes the calls and counts; [`floor`] is the least an HTTP
-//! server can do; [`figures`] is what comes out, which [`report`] and [`chart`] show. Nothing here knows the broker's code.
+//! [`plan`] decides what is measured, in which order; [`server`] starts and stops what is measured;
+//! [`client`] and [`pipe`] speak MCP over HTTP and over pipes; [`load`] makes the calls and counts;
+//! [`floor`] is the least an HTTP server can do; [`figures`] is what comes out, which [`report`]
+//! and [`chart`] show. Nothing here knows the broker's code.
 
 mod chart;
 mod client;

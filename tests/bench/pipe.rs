@@ -1,4 +1,5 @@
-//! The pipe alone: a child spoken to over its stdin and stdout, nothing in between. Half of the floor of a call.
+//! The pipe alone: a child spoken to over its stdin and stdout, nothing in between. Half of the
+//! floor of a call.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

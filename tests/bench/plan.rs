@@ -1,5 +1,5 @@
-//! What is measured, in which order. Targets take turns, a second or less each, and rounds are many: whatever else the
-//! machine does meanwhile meets all of them.
+//! What is measured, in which order. Targets take turns, a second or less each, and rounds are
+//! many: whatever else the machine does meanwhile meets all of them.
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,7 +19,8 @@ pub(crate) const SESSIONS: [usize; 3] = [1, 8, 64];
 /// Sessions with an open stream whose memory is measured.
 pub(crate) const IDLE_SESSIONS: u16 = 100;
 
-/// Set by SIGINT and SIGTERM. The measuring ends before its next turn, so that every server is stopped.
+/// Set by SIGINT and SIGTERM. The measuring ends before its next turn, so that every server is
+/// stopped.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// What to measure, and how well.
@@ -109,7 +110,8 @@ fn start(plan: &Plan, target: Target) -> Outcome<Option<Server>> {
     }
 }
 
-/// Calls of each session before they count: enough for a just-in-time compiler to have seen the way.
+/// Calls of each session before they count: enough for a just-in-time compiler to have seen the
+/// way.
 fn warm_up(sessions: usize) -> usize {
     (200 / sessions).max(10)
 }
@@ -143,7 +145,8 @@ fn measure_memory(plan: &Plan, figures: &mut TargetFigures) -> Outcome<()> {
     Ok(())
 }
 
-/// How long `initialize` takes over each server, less what a child alone takes to start and answer it.
+/// How long `initialize` takes over each server, less what a child alone takes to start and answer
+/// it.
 fn measure_initialize(
     plan: &Plan,
     servers: &[Option<Server>],

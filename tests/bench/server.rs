@@ -1,5 +1,6 @@
-//! The processes that are measured over HTTP: how each is started, where it listens, what memory it holds, and that it
-//! ends. Ports are taken on loopback; supergateway listens on every interface, so it only lives while it is measured.
+//! The processes that are measured over HTTP: how each is started, where it listens, what memory it
+//! holds, and that it ends. Ports are taken on loopback; supergateway listens on every interface,
+//! so it only lives while it is measured.
 
 use std::env;
 use std::fmt::Display;
@@ -65,7 +66,8 @@ impl Server {
         let log = env::temp_dir().join(format!("bench-{}-{}.log", target.name(), address.port()));
         let mut command = Command::new(&program);
         command.args(arguments).process_group(0);
-        // Held open: supergateway ends when its stdin does, so it ends with the bench, however that ends.
+        // Held open: supergateway ends when its stdin does, so it ends with the bench, however that
+        // ends.
         command.stdin(Stdio::piped());
         command.stderr(File::create(&log).at(&log.display())?);
         let tells_address = matches!(target, Target::HttpAlone | Target::Broker);

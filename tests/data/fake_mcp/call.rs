@@ -1,5 +1,6 @@
-//! One request and what may be done for it: send progress, log, wait, ask the client. A tool is written once, straight
-//! down; whether asking means a request to the client (legacy) or an `input_required` result (modern) is decided here.
+//! One request and what may be done for it: send progress, log, wait, ask the client. A tool is
+//! written once, straight down; whether asking means a request to the client (legacy) or an
+//! `input_required` result (modern) is decided here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -65,7 +66,8 @@ impl Fault {
 /// What tools and methods return.
 pub(crate) type Reply = Result<Outcome, Fault>;
 
-/// Something to ask the client for. `key` is the key in `inputRequests`, and the request id towards a legacy client.
+/// Something to ask the client for. `key` is the key in `inputRequests`, and the request id towards
+/// a legacy client.
 pub(crate) struct Ask {
     pub(crate) key: &'static str,
     pub(crate) method: &'static str,
@@ -316,7 +318,8 @@ impl Call {
         })
     }
 
-    /// What `requestState` says; a state that is not ours or was made for another request is an error.
+    /// What `requestState` says; a state that is not ours or was made for another request is an
+    /// error.
     fn earlier_answers(&self) -> Result<Option<Answers>, Fault> {
         let Some(raw) = self.params.raw("requestState") else {
             return Ok(None);

@@ -1,9 +1,11 @@
-//! `fake_mcp`: a stdio MCP server for tests, in both eras, that can also misbehave in every way a child is known to.
+//! `fake_mcp`: a stdio MCP server for tests, in both eras, that can also misbehave in every way a
+//! child is known to.
 //!
-//! The broker's tests and the conformance runs start it as a child. Read in this order: `options` (the command line),
-//! `message` (one line from the client), `wire` (stdout), `server` (who is asked what, and in which era), `call` (one
-//! request and what it may do), `seal` (`requestState`), `catalogue` and `content` (what is offered), `tools` (what the
-//! conformance suite calls), `probes` (what the broker's own tests call), `process` (pids, grandchildren, stderr).
+//! The broker's tests and the conformance runs start it as a child. Read in this order: `options`
+//! (the command line), `message` (one line from the client), `wire` (stdout), `server` (who is
+//! asked what, and in which era), `call` (one request and what it may do), `seal` (`requestState`),
+//! `catalogue` and `content` (what is offered), `tools` (what the conformance suite calls),
+//! `probes` (what the broker's own tests call), `process` (pids, grandchildren, stderr).
 //!
 //! It shares no code with the broker: a fault in the one must not hide in the other.
 

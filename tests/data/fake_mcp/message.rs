@@ -1,5 +1,5 @@
-//! One line from the client, taken apart without losing a byte: values stay the text they came as until somebody asks.
-//! Knows JSON-RPC 2.0, nothing of MCP.
+//! One line from the client, taken apart without losing a byte: values stay the text they came as
+//! until somebody asks. Knows JSON-RPC 2.0, nothing of MCP.
 
 use std::collections::BTreeMap;
 

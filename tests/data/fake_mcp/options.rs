@@ -1,4 +1,5 @@
-//! The command line: which eras to speak and how to misbehave. Knows nothing of what the options lead to.
+//! The command line: which eras to speak and how to misbehave. Knows nothing of what the options
+//! lead to.
 
 /// Shown by `--help`.
 pub(crate) const HELP: &str = "\

@@ -1,4 +1,5 @@
-//! `tools/call`: the tools that the broker's own tests call, to look into the child or to make it misbehave.
+//! `tools/call`: the tools that the broker's own tests call, to look into the child or to make it
+//! misbehave.
 
 use std::env;
 use std::io::{self, Write};
@@ -145,7 +146,8 @@ fn log(call: &Call, arguments: &Object) -> Reply {
     text(format!("logged {n}"))
 }
 
-/// Asks, whatever the client has declared; `id`, any JSON value, is the request's id towards a legacy client.
+/// Asks, whatever the client has declared; `id`, any JSON value, is the request's id towards a
+/// legacy client.
 fn ask(call: &Call, arguments: &Object) -> Reply {
     let ask = match arguments.text("kind").as_deref() {
         Some("sampling") => sample("answer", "Say something."),

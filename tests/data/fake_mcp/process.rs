@@ -1,4 +1,5 @@
-//! Everything that is about processes and not about messages: ending, pids, grandchildren, noise on stderr. Linux only.
+//! Everything that is about processes and not about messages: ending, pids, grandchildren, noise on
+//! stderr. Linux only.
 
 use std::env;
 use std::io::{self, Write};
@@ -18,8 +19,8 @@ pub(crate) fn quit(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Starts this program over from a shell that ignores SIGTERM: an ignored signal stays ignored across `exec`. The
-/// second start is told so by `--term-ignored`, so that there is no third.
+/// Starts this program over from a shell that ignores SIGTERM: an ignored signal stays ignored
+/// across `exec`. The second start is told so by `--term-ignored`, so that there is no third.
 pub(crate) fn start_over_without_term() -> ! {
     let myself = env::current_exe().unwrap_or_default();
     let error = Command::new("/bin/sh")
@@ -50,8 +51,8 @@ pub(crate) fn flood_stderr() {
     let _ = thread::Builder::new().name("flood".into()).spawn(flood);
 }
 
-/// Starts a process that inherits stdin, stdout and stderr and sleeps for 1,000 s; returns its pid. With `setsid` it
-/// leaves this process group and session.
+/// Starts a process that inherits stdin, stdout and stderr and sleeps for 1,000 s; returns its pid.
+/// With `setsid` it leaves this process group and session.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test program, not under the supervisor's rule"
@@ -74,7 +75,8 @@ pub(crate) fn grandchild(ignore_term: bool, setsid: bool) -> io::Result<u32> {
 /// This process: its pid, parent, process group and session.
 pub(crate) fn ids() -> io::Result<Value> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name in parentheses may hold spaces; after it come state, ppid, pgrp, session (proc_pid_stat(5)).
+    // The name in parentheses may hold spaces; after it come state, ppid, pgrp, session
+    // (proc_pid_stat(5)).
     let fields: Vec<&str> = stat
         .rsplit(')')
         .next()

@@ -1,12 +1,14 @@
-//! `requestState` (2026-07-28, "Multi Round-Trip Requests"): what earlier rounds answered, tied to one request and
-//! protected against change. Needs no memory of the process, so any instance can take up what another one began.
+//! `requestState` (2026-07-28, "Multi Round-Trip Requests"): what earlier rounds answered, tied to
+//! one request and protected against change. Needs no memory of the process, so any instance can
+//! take up what another one began.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
-/// Stands in for a key. A test server has nothing to protect; what matters is that a changed state is refused.
+/// Stands in for a key. A test server has nothing to protect; what matters is that a changed state
+/// is refused.
 const KEY: &str = "fake_mcp requestState";
 
 /// The answers so far, by key, as JSON text.

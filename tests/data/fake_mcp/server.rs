@@ -1,5 +1,6 @@
-//! The server: takes lines, decides the era of each request, runs it (on a thread of its own where it may take time),
-//! answers it. The one place that holds state: handshake, running requests, open questions, subscriptions.
+//! The server: takes lines, decides the era of each request, runs it (on a thread of its own where
+//! it may take time), answers it. The one place that holds state: handshake, running requests, open
+//! questions, subscriptions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -103,8 +104,8 @@ impl Server {
         format!("[{}]", self.lock().received.join(","))
     }
 
-    /// An id for a request to the client that has not been used before: the key itself the first time, so that a
-    /// bridge between the eras can keep it.
+    /// An id for a request to the client that has not been used before: the key itself the first
+    /// time, so that a bridge between the eras can keep it.
     pub(crate) fn fresh_id(&self, key: &'static str) -> String {
         let mut inner = self.lock();
         let uses = inner.used_keys.entry(key).or_default();
@@ -387,7 +388,8 @@ fn legacy_order(method: &str, initialized: bool) -> Result<(), String> {
     }
 }
 
-/// Modern: the metadata every request must carry (2026-07-28, "Basic", `_meta`). Returns the client's capabilities.
+/// Modern: the metadata every request must carry (2026-07-28, "Basic", `_meta`). Returns the
+/// client's capabilities.
 fn modern_meta(method: &str, params: &Object, meta: &Object) -> Result<Object, Fault> {
     let Some(version) = meta.value(VERSION_KEY) else {
         if method == "initialize" {

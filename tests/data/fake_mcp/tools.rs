@@ -1,5 +1,6 @@
-//! `tools/call`: the tools that the conformance suite calls. All of them exist in both eras; the ones that ask do so by
-//! a request of their own or by an `input_required` result, as `call` decides. Other names go to `probes`.
+//! `tools/call`: the tools that the conformance suite calls. All of them exist in both eras; the
+//! ones that ask do so by a request of their own or by an `input_required` result, as `call`
+//! decides. Other names go to `probes`.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! The one writer of stdout: a whole line at a time, by string assembly, so that what is given is what is sent.
-//! Knows the shape of a JSON-RPC message, nothing of MCP.
+//! The one writer of stdout: a whole line at a time, by string assembly, so that what is given is
+//! what is sent. Knows the shape of a JSON-RPC message, nothing of MCP.
 
 use std::io::{self, Write};
 
