@@ -5,26 +5,21 @@
 //! principal is revoked, on DELETE and at shutdown. The registry knows *to* spawn, not *how*:
 //! it gets a [`SpawnFn`]. It returns values; statuses are chosen in `http`.
 
+mod entry;
 pub(crate) mod reaper;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rand::TryRng;
-use rand::rngs::SysRng;
 
 use crate::auth::Principal;
-use crate::bridge::{Bridge, Exchange};
+use crate::bridge::Bridge;
 use crate::thread::{self, Joined};
-
-/// Random bytes of a session id: 192 bits, as 48 hexadecimal characters.
-const ID_BYTES: usize = 24;
-/// Characters of the id that stand in logs and thread names.
-const LABEL_CHARS: usize = 8;
+pub(crate) use entry::Session;
+use entry::{ChildEnd, label, new_session_id};
 
 /// A running child with its bridge, as a session sees it.
 pub(crate) struct Backend {
@@ -78,61 +73,6 @@ pub(crate) enum FindError {
     Unknown,
     /// Belongs to another principal.
     Foreign,
-}
-
-/// One session: what an `Mcp-Session-Id` stands for.
-pub(crate) struct Session {
-    id: String,
-    principal: Principal,
-    server: Arc<str>,
-    last_active: Mutex<Instant>,
-    /// Set once the child runs; until then nobody but the opener knows the id.
-    bridge: OnceLock<Bridge>,
-    child: Mutex<Option<ChildEnd>>,
-}
-
-struct ChildEnd {
-    stop: Box<dyn FnOnce() + Send>,
-    kill: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Session {
-    pub(crate) fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// The first characters of the id: enough to tell sessions apart, useless to steal one.
-    pub(crate) fn label(&self) -> &str {
-        label(&self.id)
-    }
-
-    pub(crate) fn post(&self, exchange: Box<dyn Exchange>) {
-        if let Some(bridge) = self.bridge.get() {
-            bridge.post(exchange);
-        }
-    }
-
-    pub(crate) fn listen(&self, exchange: Box<dyn Exchange>, last_event_id: Option<String>) {
-        if let Some(bridge) = self.bridge.get() {
-            bridge.listen(exchange, last_event_id);
-        }
-    }
-
-    pub(crate) fn gone(&self, connection: u64) {
-        if let Some(bridge) = self.bridge.get() {
-            bridge.gone(connection);
-        }
-    }
-
-    fn in_flight(&self) -> usize {
-        self.bridge.get().map_or(1, Bridge::in_flight)
-    }
-}
-
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Session({})", self.label())
-    }
 }
 
 /// All sessions of a broker.
@@ -494,16 +434,6 @@ fn stalest(sessions: Vec<Arc<Session>>) -> Option<Arc<Session>> {
     sessions
         .into_iter()
         .min_by_key(|session| (session.in_flight() > 0, *session.last_active.lock()))
-}
-
-fn label(id: &str) -> &str {
-    id.get(..LABEL_CHARS).unwrap_or(id)
-}
-
-fn new_session_id() -> Option<String> {
-    let mut bytes = [0; ID_BYTES];
-    SysRng.try_fill_bytes(&mut bytes).ok()?;
-    Some(hex::encode(bytes))
 }
 
 #[cfg(test)]

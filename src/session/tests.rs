@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::reaper::Reaper;
 use super::*;
-use crate::bridge::{self, EventWriter, Inbound, Outbound, Reply};
+use crate::bridge::{self, EventWriter, Exchange, Inbound, Outbound, Reply};
 
 /// For whatever must happen; nothing here takes a noticeable time.
 const DEADLINE: Duration = Duration::from_secs(10);
