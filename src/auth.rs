@@ -289,19 +289,24 @@ impl Watched {
     }
 }
 
-fn grants(records: Vec<TokenRecord>) -> Grants {
-    let grant = |record: TokenRecord| {
-        let principal = Principal {
+impl From<TokenRecord> for Principal {
+    fn from(record: TokenRecord) -> Self {
+        Self {
             issuer: "token".into(),
             subject: hex::encode(&record.hash[..8]).into(),
             name: record.name.into(),
             env: Arc::new(record.env),
-        };
+        }
+    }
+}
+
+fn grants(records: Vec<TokenRecord>) -> Grants {
+    let grant = |record: TokenRecord| {
         (
             record.hash,
             Arc::new(Grant {
-                principal,
                 expires: record.expires,
+                principal: record.into(),
             }),
         )
     };

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use crate::auth::Principal;
+use crate::auth::{Principal, TokenError, TokenStore};
 use crate::config::{Config, Server};
 use crate::launch;
 use crate::mcp;
-use crate::supervisor::{Child, Event, Limits, StderrTail, Waker};
+use crate::supervisor::{Child, Event, Launch, Limits, StderrTail, Waker};
 
 /// What a server may offer: the request that lists it, and the member that holds the list.
 const LISTS: [(&str, &str); 4] = [
@@ -22,10 +23,14 @@ const LISTS: [(&str, &str); 4] = [
     ("prompts", "prompts"),
 ];
 
+/// Lines of stderr that are quoted of a server that does not work.
+const QUOTED_LINES: usize = 20;
+
 /// Some server does not work.
 #[derive(Debug)]
 pub(crate) enum CheckError {
     Servers { failed: usize, of: usize },
+    Tokens(TokenError),
     Output(io::Error),
 }
 
@@ -33,6 +38,7 @@ impl fmt::Display for CheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Servers { failed, of } => write!(f, "{failed} of {of} servers do not work"),
+            Self::Tokens(error) => error.fmt(f),
             Self::Output(error) => write!(f, "cannot write to stdout: {error}"),
         }
     }
@@ -44,8 +50,12 @@ impl fmt::Display for CheckError {
 /// [`CheckError`] if any server does not answer as it should.
 pub(crate) fn run(config: &Config, out: &mut impl Write) -> Result<(), CheckError> {
     let mut failed = 0;
+    let users = match config.auth {
+        true => TokenStore::users(&config.state_dir).map_err(CheckError::Tokens)?,
+        false => Vec::new(),
+    };
     for server in &config.servers {
-        let line = match check(config, server) {
+        let line = match check(config, &users, server) {
             Ok(offer) => format!("{}: {offer}", server.name),
             Err(why) => {
                 failed += 1;
@@ -77,24 +87,41 @@ enum Heard {
     Ended(String),
 }
 
-fn check(config: &Config, server: &Server) -> Result<String, String> {
-    let mut talk = Talk::start(config, server)?;
-    let offer = talk.ask_all();
+fn check(config: &Config, users: &[Principal], server: &Server) -> Result<String, String> {
+    let (launch, user) = prepare(server, users)?;
+    let mut talk = Talk::start(config, launch)?;
+    let offer = talk.ask_all().map(|offer| match user.is_empty() {
+        true => offer,
+        false => format!("{offer} (as user {user})"),
+    });
     talk.lines = None;
     talk.child.stop();
-    offer.map_err(|why| match talk.stderr.last(5) {
+    offer.map_err(|why| match talk.stderr.last(QUOTED_LINES) {
         lines if lines.is_empty() => why,
         lines => format!("{why}; its last lines on stderr:\n  {}", lines.join("\n  ")),
     })
 }
 
+/// Prepares a child for nobody in particular, or for the first user who has what it needs.
+fn prepare(server: &Server, users: &[Principal]) -> Result<(Launch, String), String> {
+    let why = match launch::prepare(server, &Principal::anonymous(), &server.name) {
+        Ok(launch) => return Ok((launch, String::new())),
+        Err(why) => why,
+    };
+    let for_user = |user: &Principal| {
+        let launch = launch::prepare(server, user, &server.name).ok()?;
+        Some((launch, user.name.to_string()))
+    };
+    users.iter().find_map(for_user).ok_or(why)
+}
+
 impl Talk {
-    fn start(config: &Config, server: &Server) -> Result<Self, String> {
-        let launch = launch::prepare(server, &Principal::anonymous(), &server.name)?;
+    fn start(config: &Config, launch: Launch) -> Result<Self, String> {
         let limits = Limits {
             max_message: config.max_message,
             stop_grace: config.stop_grace,
             kill_grace: config.kill_grace,
+            open_files: getrlimit(Resource::Nofile),
         };
         let stderr = Arc::clone(&launch.stderr);
         let waker = Waker::new().map_err(|error| error.to_string())?;
@@ -157,7 +184,10 @@ impl Talk {
                     .get(member)
                     .and_then(Value::as_array)
                     .map_or(0, Vec::len);
-                offer.push(format!("{count} {}", what.replace('/', " ")));
+                offer.push(format!(
+                    "{count} {}",
+                    what.replace("resources/", "resource ")
+                ));
             }
         }
         Ok(offer.join(", "))

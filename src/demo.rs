@@ -32,7 +32,8 @@ pub(crate) fn run() -> io::Result<()> {
         }
     });
     match served {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()), // nobody reads any more: the usual end
+        // Nobody reads any more: the usual end.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         served => served,
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn prepare(
     for (key, template) in &server.env {
         let filled = template
             .fill(principal, &broker_env)
-            .map_err(|missing| format!("server \"{}\": env {key}: {missing}", server.name))?;
+            .map_err(|missing| format!("env {key}: {missing}"))?;
         if filled.secret || filled.value.len() >= SECRET_MIN_BYTES {
             secrets.push(filled.value.clone());
         }

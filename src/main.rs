@@ -10,12 +10,13 @@
 //! - `bridge`: who waits for which message of one child
 //! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
 //!   `demo`: a server to try it with
-//! - `mcp`, `jsonrpc`, `thread`, `metrics`, `exit`: words that all of them share
+//! - `mcp`, `jsonrpc`, `thread`, `clock`, `metrics`, `exit`: words that all of them share
 
 mod auth;
 mod bridge;
 mod check;
 mod cli;
+mod clock;
 mod config;
 mod demo;
 mod edge;
@@ -74,11 +75,12 @@ fn run() -> Result<(), Failure> {
         Command::Version => print(concat!("mcp-broker ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::DemoServer => demo::run().map_err(|error| failed(&error)),
         Command::Serve(args) => {
-            let config = configure(&args)?;
+            let config = configure(&args, "info")?;
             serve::run(config).map_err(|error| failed(&error))
         }
         Command::Check { overrides } => {
-            let config = configure(&overrides)?;
+            // What a server says on stderr is quoted where it matters.
+            let config = configure(&overrides, "warn")?;
             check::run(&config, &mut io::stdout()).map_err(|error| failed(&error))
         }
         Command::Token { state_dir, action } => {
@@ -91,14 +93,21 @@ fn run() -> Result<(), Failure> {
 }
 
 /// Reads the configuration, and begins to log as it says.
-fn configure(args: &ServeArgs) -> Result<Config, Failure> {
+fn configure(args: &ServeArgs, level: &str) -> Result<Config, Failure> {
     let config = config::load(args, &env).map_err(|error| Failure::new(Exit::Config, error))?;
     let mut logger = env_logger::Builder::new();
     match (&config.log, env("RUST_LOG")) {
         (Some(filter), _) => logger.parse_filters(filter),
         (None, Some(filter)) => logger.parse_filters(&filter),
-        (None, None) => logger.parse_filters("info"),
+        (None, None) => logger.parse_filters(level),
     };
+    if env("JOURNAL_STREAM").is_none() {
+        // The journal has its own clock.
+        logger.format(|out, record| {
+            let now = clock::rfc3339(SystemTime::now());
+            writeln!(out, "{now} {:<5} {}", record.level(), record.args())
+        });
+    }
     logger.init();
     thread::install_panic_hook();
     for warning in &config.warnings {

@@ -85,7 +85,8 @@ enum Stop {
 /// # Errors
 /// [`ServeError`] if it cannot start or cannot go on.
 pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
-    raise_descriptor_limit();
+    let open_files = getrlimit(Resource::Nofile);
+    raise_descriptor_limit(open_files);
     fit_descriptors(&mut config);
     let (stop, stopped) = unbounded();
     handle_signals(stop.clone())?;
@@ -100,7 +101,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
             .map_err(|error| ServeError::Http(error.to_string()))?;
     let server = Arc::new(server);
     let url = welcome::url(&config, &listener);
-    let registry = registry(&config);
+    let registry = registry(&config, open_files);
     let app = Arc::new(app(&config, &registry, &authenticator));
     let reaper = reaper(&registry, &authenticator).map_err(ServeError::Start)?;
     let accept = {
@@ -125,11 +126,17 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
         // Somebody may have removed it already.
         let _ = std::fs::remove_file(path);
     }
-    log::info!(
-        "stopped; lines of children that were no message: {}, messages nobody fetched: {}",
+    let (garbage, dropped) = (
         metrics::CHILD_GARBAGE_LINES.get(),
-        metrics::DROPPED_MESSAGES.get()
+        metrics::DROPPED_MESSAGES.get(),
     );
+    if garbage + dropped > 0 {
+        log::warn!(
+            "of what children wrote, {garbage} lines were no message and {dropped} messages were \
+             fetched by nobody"
+        );
+    }
+    log::info!("stopped");
     failed.map_or(Ok(()), |why| Err(ServeError::Http(why)))
 }
 
@@ -209,8 +216,7 @@ fn report(stop: &Sender<Stop>, why: &str) {
 
 /// A connection takes four descriptors and a session takes four; the usual soft limit of 1,024
 /// would end the broker at some 200 users.
-fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+fn raise_descriptor_limit(Rlimit { maximum, .. }: Rlimit) {
     if let Err(error) = setrlimit(
         Resource::Nofile,
         Rlimit {
@@ -335,7 +341,7 @@ fn fit_descriptors(config: &mut Config) {
     }
 }
 
-fn registry(config: &Config) -> Arc<Registry> {
+fn registry(config: &Config, open_files: Rlimit) -> Arc<Registry> {
     let options = session::Options {
         max_sessions: config.max_sessions,
         max_sessions_per_user: config.max_sessions_per_user,
@@ -347,6 +353,7 @@ fn registry(config: &Config) -> Arc<Registry> {
             max_message: config.max_message,
             stop_grace: config.stop_grace,
             kill_grace: config.kill_grace,
+            open_files,
         },
         max_in_flight: config.max_in_flight,
         start_timeout: config.start_timeout,
@@ -373,7 +380,8 @@ impl Spawner {
             ended,
         } = request;
         let server = self.server(server)?;
-        let launch = launch::prepare(server, principal, label)?;
+        let launch = launch::prepare(server, principal, label)
+            .map_err(|why| format!("server \"{}\": {why}", server.name))?;
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
         let tail = Arc::clone(&launch.stderr);
         let (bridge, mut outbound, mut inbound) = Bridge::new(bridge::Options {

@@ -22,7 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, prlimit};
 
 use crate::thread::{self, Joined};
 pub(crate) use exit::ExitReason;
@@ -51,6 +51,9 @@ pub(crate) struct Limits {
     pub(crate) stop_grace: Duration,
     /// From SIGTERM to SIGKILL.
     pub(crate) kill_grace: Duration,
+    /// `RLIMIT_NOFILE` of the child: the broker raises its own, which is not for programs that use
+    /// select() or close every descriptor there could be.
+    pub(crate) open_files: Rlimit,
 }
 
 /// What the reader thread hands to its sink, in order; `Exited` is the last.
@@ -148,7 +151,7 @@ impl Child {
         sink: impl FnMut(Event<'_>) + Send + 'static,
     ) -> io::Result<Self> {
         let label = launch.label.clone();
-        let (life, pipes) = spawn(&launch)?;
+        let (life, pipes) = spawn(&launch, limits)?;
         let mut child = Self {
             label,
             limits,
@@ -270,7 +273,7 @@ struct Pipes {
     clippy::disallowed_methods,
     reason = "this is the one place that starts children"
 )]
-fn spawn(launch: &Launch) -> io::Result<(Arc<Life>, Pipes)> {
+fn spawn(launch: &Launch, limits: Limits) -> io::Result<(Arc<Life>, Pipes)> {
     let mut command = Command::new(&launch.program);
     command
         .args(&launch.args)
@@ -286,6 +289,9 @@ fn spawn(launch: &Launch) -> io::Result<(Arc<Life>, Pipes)> {
     let mut child = command.spawn()?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let pid = Pid::from_child(&child);
+    // It has hardly begun to run. EPERM, where the program has another user's rights, is no reason
+    // not to serve.
+    let _ = prlimit(Some(pid), Resource::Nofile, limits.open_files);
     let opened = pidfd_open(pid, PidfdFlags::empty())
         .map_err(io::Error::from)
         .and_then(|pidfd| {

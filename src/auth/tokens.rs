@@ -18,6 +18,7 @@ use rand::rngs::SysRng;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::Principal;
 use super::is_env_key;
 use super::private_file::{FileError, PrivateDir};
 
@@ -145,6 +146,15 @@ impl TokenStore {
         });
         self.write(&records)?;
         Ok(token)
+    }
+
+    /// Whom the tokens of a state directory stand for; nobody if there is no such directory.
+    pub(crate) fn users(state_dir: &Path) -> Result<Vec<Principal>, TokenError> {
+        if !state_dir.exists() {
+            return Ok(Vec::new());
+        }
+        let records = Self::open(state_dir)?.list()?;
+        Ok(records.into_iter().map(Principal::from).collect())
     }
 
     /// Every token, in the order in which they were made.

@@ -12,6 +12,7 @@ use super::message::{
     Fault, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, RESOURCE_NOT_FOUND,
     error_response, number, progress_token, response, text_argument, text_param, text_result,
 };
+use crate::clock;
 
 /// Revisions of the protocol that it speaks, oldest first.
 const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -260,7 +261,9 @@ impl Server {
             .is_some_and(|modes| modes.is_empty() || modes.contains_key("form"));
         Ok(json!({
             "protocolVersion": version,
-            "capabilities": { "tools": {}, "resources": {}, "prompts": {}, "logging": {}, "completions": {} },
+            "capabilities": {
+                "tools": {}, "resources": {}, "prompts": {}, "logging": {}, "completions": {}
+            },
             "serverInfo": { "name": "mcp-broker-demo", "version": env!("CARGO_PKG_VERSION") },
             "instructions": "A demo: echo, time, count, ask, whoami. See the resource demo://about.",
         }))
@@ -287,10 +290,7 @@ impl Server {
         };
         let outcome = match name {
             "echo" => text_argument(arguments, "text").map(|text| Some(text_result(text, false))),
-            "time" => Ok(Some(text_result(
-                &catalog::rfc3339(SystemTime::now()),
-                false,
-            ))),
+            "time" => Ok(Some(text_result(&clock::rfc3339(SystemTime::now()), false))),
             "whoami" => Ok(Some(match &self.user {
                 Some(user) => text_result(user, false),
                 None => text_result("nobody in particular: MCP_BROKER_USER is not set", false),
@@ -323,7 +323,8 @@ impl Server {
             },
         })?;
         if self.level.is_some_and(|level| level <= INFO) {
-            let params = json!({ "level": LEVELS[INFO], "logger": "count", "data": format!("counting to {to}") });
+            let data = format!("counting to {to}");
+            let params = json!({ "level": LEVELS[INFO], "logger": "count", "data": data });
             self.notify("notifications/message", &params);
         }
         Ok(None)

@@ -33,7 +33,7 @@ fn write(
 ) -> io::Result<()> {
     writeln!(out, "listening on {url}")?;
     let base = match &config.public_url {
-        Some(public) => public.origin(),
+        Some(public) => public.to_string(),
         None => url.to_owned(),
     };
     let [first, others @ ..] = config.servers.as_slice() else {
@@ -66,6 +66,12 @@ fn write(
         .as_ref()
         .map(|it| format!(" --header \"{it}\""))
         .unwrap_or_default();
+    if config.auth && first_token.is_none() {
+        writeln!(
+            out,
+            "TOKEN below is what `mcp-broker token add NAME` printed."
+        )?;
+    }
     writeln!(out, "\nTry it:")?;
     writeln!(
         out,
@@ -81,4 +87,8 @@ fn write(
     out.flush()
 }
 
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}"#;
+/// What a client says first (2025-11-25, lifecycle, "Initialization").
+const INITIALIZE: &str = concat!(
+    r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","#,
+    r#""capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}"#
+);

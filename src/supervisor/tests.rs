@@ -18,6 +18,10 @@ const PATIENT: Limits = Limits {
     max_message: 1024 * 1024,
     stop_grace: LONG,
     kill_grace: LONG,
+    open_files: rustix::process::Rlimit {
+        current: Some(512),
+        maximum: Some(1024),
+    },
 };
 
 /// What came out of a child, owned.
@@ -233,6 +237,16 @@ fn the_environment_is_what_was_given_and_nothing_else() {
     ];
     let mut rig = Rig::start(launch, PATIENT);
     let lines = ["A=1", "B=2"].map(str::to_owned).to_vec();
+    assert_eq!(rig.rest(), (lines, ExitReason::Code(0)));
+    rig.stop();
+}
+
+#[test]
+fn a_child_gets_the_limit_of_open_files_it_is_meant_to_have() {
+    // It waits for a line, because the limit is set just after it has started.
+    let mut rig = Rig::start(sh("read go; ulimit -Sn; ulimit -Hn"), PATIENT);
+    rig.send("go");
+    let lines = ["512", "1024"].map(str::to_owned).to_vec();
     assert_eq!(rig.rest(), (lines, ExitReason::Code(0)));
     rig.stop();
 }

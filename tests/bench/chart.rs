@@ -18,7 +18,8 @@ const MARGIN: f64 = 12.0;
 const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#1f2328}.t{font-weight:600}.n{text-anchor:end}\
 .bar{fill:#9aa4af}.own{fill:#2563c9}.low{fill:#d5dae0}\
-@media(prefers-color-scheme:dark){text{fill:#e6edf3}.bar{fill:#6b7681}.own{fill:#5b9bff}.low{fill:#3a424b}}";
+@media(prefers-color-scheme:dark){text{fill:#e6edf3}.bar{fill:#6b7681}.own{fill:#5b9bff}\
+.low{fill:#3a424b}}";
 
 /// One panel: what its bars show.
 struct Panel {

@@ -209,7 +209,14 @@ impl TargetFigures {
 
 impl Level {
     fn to_json(&self) -> Value {
-        let round = |round: &Sample| json!({ "p50_us": round.p50_us, "p99_us": round.p99_us, "calls_per_s": round.calls_per_s, "cpu_us": round.cpu_us });
+        let round = |round: &Sample| {
+            json!({
+                "p50_us": round.p50_us,
+                "p99_us": round.p99_us,
+                "calls_per_s": round.calls_per_s,
+                "cpu_us": round.cpu_us,
+            })
+        };
         let rounds: Vec<Value> = self.rounds.iter().map(round).collect();
         json!({
             "sessions": self.sessions,

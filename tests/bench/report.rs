@@ -74,7 +74,9 @@ pub(crate) fn table(figures: &Figures) -> String {
         .flat_map(|of| of.levels.first())
         .map(Level::spread);
     if spreads.fold(0.0, f64::max) > QUIET {
-        out.push_str("the rounds lie far apart: this machine was not quiet, and p50 of one session is a guess\n");
+        out.push_str(
+            "the rounds lie far apart: not a quiet machine, p50 of one session is a guess\n",
+        );
     }
     out
 }

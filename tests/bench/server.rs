@@ -115,7 +115,8 @@ impl Server {
         let address = line.trim_end().strip_prefix("listening on http://");
         let address = address.ok_or_else(|| Failure::new(format!("no address: {line:?}")))?;
         self.address = address.parse().at(&line.trim_end())?;
-        self.process.stdout = Some(output.into_inner()); // kept open: nobody likes to write to a closed pipe
+        // Kept open: nobody likes to write to a closed pipe.
+        self.process.stdout = Some(output.into_inner());
         Ok(())
     }
 

@@ -125,7 +125,10 @@ fn every_list_is_there_and_every_entry_works() {
             .unwrap()
             .contains("Bonjour, Ada")
     );
-    let half = json!({ "ref": { "type": "ref/prompt", "name": "greet" }, "argument": { "name": "language", "value": "Ge" } });
+    let half = json!({
+        "ref": { "type": "ref/prompt", "name": "greet" },
+        "argument": { "name": "language", "value": "Ge" }
+    });
     assert_eq!(
         client.ask("completion/complete", half)["result"]["completion"]["values"],
         json!(["German"])
@@ -225,7 +228,11 @@ fn a_batch_is_answered_as_one() {
 fn count_reports_progress_and_holds_nothing_up() {
     let mut client = Client::new(json!({}));
     client.ask("logging/setLevel", json!({ "level": "debug" }));
-    let count = json!({ "name": "count", "arguments": { "to": 2, "delay_ms": 10 }, "_meta": { "progressToken": "t" } });
+    let count = json!({
+        "name": "count",
+        "arguments": { "to": 2, "delay_ms": 10 },
+        "_meta": { "progressToken": "t" }
+    });
     let heard = client.call(1, count.clone());
     assert_eq!(heard.len(), 1);
     assert_eq!(heard[0]["method"], "notifications/message");
@@ -257,7 +264,10 @@ fn a_cancelled_count_is_never_answered() {
             .call(1, json!({ "name": "count", "arguments": { "to": 3 } }))
             .is_empty()
     );
-    let cancel = |id: u64| json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": id } });
+    let cancel = |id: u64| {
+        let params = json!({ "requestId": id });
+        json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params })
+    };
     assert!(client.say(&cancel(2)).is_empty());
     assert!(client.server.next_due().is_some());
     assert!(client.say(&cancel(1)).is_empty());

@@ -41,8 +41,7 @@ pub(crate) fn complain() {
 
 /// Writes to stderr from a thread, for ever: 100 KB every 10 ms, or less where nobody reads.
 pub(crate) fn flood_stderr() {
-    let block = "fake_mcp: a line of noise that is a hundred bytes long, newline and all, to fill the pipe with ....\n"
-        .repeat(1000);
+    let block = "a line of noise of sixty-five bytes, newline and all, for a pipe\n".repeat(1600);
     let flood = move || {
         while io::stderr().write_all(block.as_bytes()).is_ok() {
             thread::sleep(Duration::from_millis(10));

@@ -201,4 +201,6 @@ fn a_long_call_in_flight_is_not_idle() {
         session.call_text("sleep", json!({ "ms": 1500 })),
         "slept 1500 ms"
     );
+    // Idle time begins with the answer.
+    assert_eq!(session.post(&ping()).status, 200);
 }

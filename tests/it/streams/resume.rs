@@ -113,10 +113,10 @@ fn a_broken_get_stream_is_resumed() {
 }
 
 #[test]
-fn a_last_event_id_that_means_nothing_opens_the_sessions_stream() {
+fn a_last_event_id_that_is_none_of_ours_opens_the_sessions_stream() {
     let broker = Broker::start(&[]);
     let mut session = broker.session();
-    for id in ["nonsense", "99-1", "-", "18446744073709551616-1", "0-99999"] {
+    for id in ["nonsense", "-", "1-", "99999999999999999999-1", "0-99999"] {
         let mut get = resume(&session, id);
         notify(&mut session, "notifications/tools/list_changed");
         let message = get.message();
@@ -128,14 +128,26 @@ fn a_last_event_id_that_means_nothing_opens_the_sessions_stream() {
 }
 
 #[test]
+fn a_stream_that_is_kept_no_more_is_refused_and_takes_nothing_over() {
+    let broker = Broker::start(&[]);
+    let mut session = broker.session();
+    let mut get = session.listen();
+    let request = session.request("GET").header("Last-Event-ID", "99-1");
+    let response = request.send(broker.addr());
+    assert_eq!((response.status, response.error_code()), (400, -32600));
+    notify(&mut session, "notifications/tools/list_changed");
+    assert_eq!(get.message()["method"], "notifications/tools/list_changed");
+}
+
+#[test]
 fn nobody_resumes_the_stream_of_another_session() {
     let broker = Broker::start(&[]);
-    let (mut one, mut other) = (broker.session(), broker.session());
+    let (mut one, other) = (broker.session(), broker.session());
     let call = with_progress(&mut one, "count", json!({ "n": 3, "delay_ms": 0 }));
     let mut stream = one.post_stream(&call);
     let first = stream.next_message().and_then(|it| it.id).expect("an id");
     stream.rest();
-    let mut get = resume(&other, &first);
-    notify(&mut other, "notifications/tools/list_changed");
-    assert_eq!(get.message()["method"], "notifications/tools/list_changed");
+    let request = other.request("GET").header("Last-Event-ID", &first);
+    let response = request.send(broker.addr());
+    assert_eq!((response.status, response.error_code()), (400, -32600));
 }
