@@ -22,7 +22,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -80,6 +80,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 /// Connections taken in a row before those that have ended are joined.
 const ACCEPTS_MAX: usize = 64;
+/// How long the last responses may take when the edge ends, and how often it looks.
+const LAST_RESPONSE: Duration = Duration::from_secs(1);
+const END_TICK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Timespec = Timespec {
     tv_sec: 0,
@@ -134,6 +140,8 @@ struct Shared {
     pool: Pool,
     upload_budget: UploadBudget,
     stopping: AtomicBool,
+    /// Responses are not waited for any more.
+    cutting: AtomicBool,
     /// Wakes the accepting thread.
     wake: OwnedFd,
 }
@@ -145,7 +153,8 @@ impl Shared {
     }
 }
 
-/// The running edge; dropping it closes all connections and joins their threads.
+/// The running edge; dropping it lets the responses on their way through, closes all connections
+/// and joins their threads.
 pub(crate) struct Edge {
     shared: Arc<Shared>,
     thread: Option<Joined<()>>,
@@ -162,6 +171,7 @@ impl Edge {
             options,
             pool: Pool::new(inner),
             stopping: AtomicBool::new(false),
+            cutting: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
         let acceptor = Acceptor::new(Arc::clone(&shared), listener);
@@ -175,7 +185,12 @@ impl Edge {
 
 impl Edge {
     /// Takes no more connections, and cuts those that there are. Returns at once.
-    pub(crate) fn close(&self) {
+    pub(crate) fn cut(&self) {
+        self.shared.cutting.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.wake();
     }
@@ -183,13 +198,15 @@ impl Edge {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        self.close();
+        self.stop();
         drop(self.thread.take());
     }
 }
 
 struct Served {
     socket: Arc<Socket>,
+    /// A response is on its way.
+    relaying: Arc<AtomicBool>,
     address: Option<IpAddr>,
     thread: Joined<()>,
 }
@@ -239,9 +256,29 @@ impl Acceptor {
                 self.accept();
             }
         }
-        for served in self.served.values() {
-            // ENOTCONN: it is closed already.
-            let _ = served.socket.shutdown(Shutdown::Both);
+        self.end();
+    }
+
+    /// Closes idle connections at once, and the others when their response is through, or cuts
+    /// them if that takes too long.
+    fn end(&mut self) {
+        let deadline = Instant::now() + LAST_RESPONSE;
+        loop {
+            self.join_ended();
+            let is_late = Instant::now() >= deadline;
+            let cut = is_late || self.shared.cutting.load(Ordering::Acquire);
+            for served in self.served.values() {
+                if cut || !served.relaying.load(Ordering::Acquire) {
+                    // ENOTCONN: it is closed already.
+                    let _ = served.socket.shutdown(Shutdown::Both);
+                }
+            }
+            if cut || self.served.is_empty() {
+                return;
+            }
+            let mut wake = [PollFd::new(&self.shared.wake, PollFlags::IN)];
+            let _ = poll(&mut wake, Some(&END_TICK));
+            let _ = rustix::io::read(&self.shared.wake, &mut [0u8; 8]);
         }
     }
 
@@ -292,6 +329,8 @@ impl Acceptor {
             Arc::clone(&socket),
             self.ended.0.clone(),
         );
+        let relaying: Arc<AtomicBool> = Arc::default();
+        let is_relaying = Arc::clone(&relaying);
         let thread = thread::spawn(format!("c:{no}"), move || {
             // Reports the end also when the thread panics.
             let _report = Report {
@@ -299,7 +338,7 @@ impl Acceptor {
                 ended,
                 shared: Arc::clone(&shared),
             };
-            connection::serve(&shared, no, &own, address);
+            connection::serve(&shared, no, &own, address, &is_relaying);
         });
         match thread {
             Ok(thread) => {
@@ -310,6 +349,7 @@ impl Acceptor {
                     no,
                     Served {
                         socket,
+                        relaying,
                         address: counted,
                         thread,
                     },

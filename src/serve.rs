@@ -158,7 +158,7 @@ fn shut_down(registry: &Arc<Registry>, edge: &Edge, stopped: &Receiver<Stop>, dr
     let is_drained = wait_drained(registry, stopped, drain);
     if !is_drained {
         registry.kill_all();
-        edge.close();
+        edge.cut();
     }
     let stopping = Arc::clone(registry);
     let (done, is_done) = unbounded::<()>();
@@ -168,7 +168,7 @@ fn shut_down(registry: &Arc<Registry>, edge: &Edge, stopped: &Receiver<Stop>, dr
     });
     if thread.is_err() {
         // Without a thread to watch for signals meanwhile.
-        edge.close();
+        edge.cut();
         return registry.stop();
     }
     let patience = after(CLIENT_GRACE);
@@ -176,10 +176,10 @@ fn shut_down(registry: &Arc<Registry>, edge: &Edge, stopped: &Receiver<Stop>, dr
         select! {
             recv(is_done) -> _ => return,
             // A client that does not read would hold the end up.
-            recv(patience) -> _ => edge.close(),
+            recv(patience) -> _ => edge.cut(),
             recv(stopped) -> _ => {
                 registry.kill_all();
-                edge.close();
+                edge.cut();
             }
         }
     }

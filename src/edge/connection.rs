@@ -4,7 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -56,11 +56,19 @@ struct Connection<'a> {
     /// What has been read and not used yet.
     buffer: Vec<u8>,
     inner: Option<UnixStream>,
+    relaying: &'a AtomicBool,
     served: bool,
 }
 
 /// Serves a non-blocking socket until one side is done with it.
-pub(super) fn serve(shared: &Shared, no: u64, socket: &Socket, hop: Option<IpAddr>) {
+/// `relaying` tells whether a response is on its way.
+pub(super) fn serve(
+    shared: &Shared,
+    no: u64,
+    socket: &Socket,
+    hop: Option<IpAddr>,
+    relaying: &AtomicBool,
+) {
     let mut connection = Connection {
         shared,
         no,
@@ -68,6 +76,7 @@ pub(super) fn serve(shared: &Shared, no: u64, socket: &Socket, hop: Option<IpAdd
         hop,
         buffer: Vec::new(),
         inner: None,
+        relaying,
         served: false,
     };
     let end = loop {
@@ -202,7 +211,10 @@ impl<'a> Connection<'a> {
         let stall = self.shared.options.timings.stall;
         self.served = true;
         let relay = Relay::new(self.socket, &inner, about, request.bytes);
-        match relay.run(stall) {
+        self.relaying.store(true, Ordering::Release);
+        let relayed = relay.run(stall);
+        self.relaying.store(false, Ordering::Release);
+        match relayed {
             Relayed::Done {
                 keep_client,
                 keep_inner,
@@ -210,7 +222,8 @@ impl<'a> Connection<'a> {
                 if keep_inner && !head.is_get {
                     self.inner = Some(inner);
                 }
-                if keep_client { Ok(()) } else { Err(End::Done) }
+                let is_last = !keep_client || self.shared.stopping.load(Ordering::Acquire);
+                if is_last { Err(End::Done) } else { Ok(()) }
             }
             Relayed::ClientGone => Err(End::Quiet),
             Relayed::InnerFailed { has_begun: false } => Err(Refusal::BadGateway.into()),

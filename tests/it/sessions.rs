@@ -178,12 +178,6 @@ fn initialize_mints_a_session_id_and_brings_the_childs_own_answer() {
     assert_eq!(answer["result"]["serverInfo"]["name"], "fake_mcp");
     let mut other = broker.client();
     assert_ne!(other.initialize().header("Mcp-Session-Id"), Some(id));
-    // An answer of the child that is no result makes no session.
-    let refused = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {} });
-    let refused = broker.client().post(&refused);
-    if refused.json().get("error").is_some() {
-        assert_eq!(refused.header("Mcp-Session-Id"), None);
-    }
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn a_child_that_closes_its_stdout_can_answer_nothing_and_is_ended() {
 }
 
 #[test]
-fn a_session_that_is_deleted_while_its_child_starts_leaves_nothing() {
+fn a_broker_that_stops_while_a_child_starts_leaves_nothing() {
     let broker = Broker::start(&["--slow-ms", "400"]);
     let client = broker.client();
     let opening = {
@@ -152,7 +152,6 @@ fn a_session_that_is_deleted_while_its_child_starts_leaves_nothing() {
         std::thread::spawn(move || client.initialize())
     };
     eventually("a child starts", || !broker.children().is_empty());
-    // The id is not known to the client yet, so the broker's own end is what can end it.
     broker.signal(Signal::TERM);
     let response = opening.join().unwrap();
     assert!(
