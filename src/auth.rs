@@ -82,11 +82,10 @@ impl fmt::Debug for Principal {
 /// 6750, section 3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum AuthError {
-    /// There is no `Authorization` header.
+    /// There is no `Authorization` header, or one of another scheme than `Bearer`.
     Missing,
-    /// The header is not `Bearer` and one token (RFC 6750, section 2.1).
-    Malformed,
-    /// The token is unknown, revoked or expired; which one is not for the client to learn.
+    /// The token is malformed, unknown, revoked or expired; which one is not for the client to
+    /// learn.
     Invalid,
 }
 
@@ -94,7 +93,6 @@ impl fmt::Display for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Missing => "a bearer token is needed",
-            Self::Malformed => "the authorization header is not a bearer token",
             Self::Invalid => "the bearer token is unknown, revoked or expired",
         })
     }
@@ -157,17 +155,16 @@ impl Authenticator {
 /// The token of a header. The scheme's case does not matter (RFC 9110, section 11.1); a token is
 /// `token68`.
 fn bearer(authorization: Option<&str>) -> Result<&str, AuthError> {
-    let header = authorization.ok_or(AuthError::Missing)?;
-    let (scheme, token) = header.trim().split_once(' ').ok_or(AuthError::Malformed)?;
+    let header = authorization.ok_or(AuthError::Missing)?.trim();
+    let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(AuthError::Missing); // RFC 6750, section 3.1: as if there were none
+    }
     let token = token.trim_start();
     let characters = token.trim_end_matches('=');
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-    if !scheme.eq_ignore_ascii_case("bearer")
-        || characters.is_empty()
-        || token.len() > MAX_TOKEN_BYTES
-        || !characters.bytes().all(valid)
-    {
-        return Err(AuthError::Malformed);
+    if characters.is_empty() || token.len() > MAX_TOKEN_BYTES || !characters.bytes().all(valid) {
+        return Err(AuthError::Invalid);
     }
     Ok(token)
 }

@@ -84,17 +84,23 @@ pub(crate) enum Refusal {
     BatchNotAllowed,
     AlreadyInitialized,
     IdInFlight,
-    /// `Last-Event-ID` names a stream whose events are kept no more.
-    StreamForgotten,
+    /// `Last-Event-ID` names a stream that has nothing more to say: all was seen, or it is kept no
+    /// more.
+    StreamOver,
     /// More requests are in flight, or waiting, than a session may have.
     TooManyInFlight,
     /// The child could not be started, or ended before it answered `initialize`.
     StartFailed(String),
     /// The broker is shutting down: what is in flight may finish, nothing new begins.
     Draining,
+    /// Its client had gone before it was sent to the child.
+    ClientGone,
     /// The session has ended meanwhile.
     SessionEnded,
 }
+
+/// Gives so many first characters of a text, without the secrets in it.
+pub(crate) type Redact = Box<dyn Fn(&str, usize) -> String + Send + Sync>;
 
 /// The bounds of a bridge, and what it calls.
 pub(crate) struct Options {
@@ -112,6 +118,8 @@ pub(crate) struct Options {
     /// Called when the bridge can serve no more, with what the log shall say; only the first call
     /// counts.
     pub(crate) ended: Box<dyn Fn(&str) + Send + Sync>,
+    /// For what the child wrote, before it is logged.
+    pub(crate) redact: Redact,
     /// So many last lines of the child's stderr, secrets struck out.
     pub(crate) stderr: Box<dyn Fn(usize) -> Vec<String> + Send + Sync>,
 }
@@ -200,7 +208,7 @@ impl Bridge {
         let Some(inbox) = &lane.inbox else {
             drop(lane);
             let why = self.shared.table.lock().why_closed();
-            return exchange.reply(Reply::Refused { id: "null", why });
+            return outbound::refuse_unread(exchange, why);
         };
         let is_free = self.shared.queued.load(Ordering::Acquire) == 0;
         if let Some(write_now) = &lane.write_now
@@ -226,7 +234,7 @@ impl Bridge {
         self.shared.queued.fetch_sub(1, Ordering::AcqRel);
         drop(lane);
         if let Outgoing::Request(exchange) = exchange {
-            exchange.reply(Reply::Refused { id: "null", why });
+            outbound::refuse_unread(exchange, why);
         }
     }
 
@@ -246,6 +254,11 @@ impl Bridge {
     /// Requests that wait for an answer of the child, or to be sent to it.
     pub(crate) fn in_flight(&self) -> usize {
         self.shared.table.lock().in_flight() + self.shared.queued.load(Ordering::Acquire)
+    }
+
+    /// Whether this is the protocol version that was negotiated.
+    pub(crate) fn speaks(&self, version: &str) -> bool {
+        self.shared.table.lock().version == version
     }
 
     /// Whether a client waits for an answer, or will.

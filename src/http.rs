@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 
 use crate::auth::Authenticator;
 use crate::session::{Registry, Session};
-use crate::thread::Joined;
+use crate::thread::{self, Joined};
 pub(crate) use policy::Policy;
 use reply::{Answer, Face};
 use request::Incoming;
@@ -33,6 +33,8 @@ use route::Route;
 /// Threads that open sessions at a time; more are told to come again.
 const OPENERS_MAX: usize = 64;
 
+/// tiny_http has bodies up to this size in memory already.
+const SMALL_BODY_BYTES: usize = 1024;
 /// Connections that are remembered for having gone early.
 const EARLY_DEPARTURES: usize = 256;
 
@@ -122,7 +124,7 @@ fn handle(app: &Arc<App>, request: tiny_http::Request) {
         .check(incoming.host.as_deref(), incoming.origin.as_deref())
     {
         Ok(origin) => face.origin = origin,
-        Err(answer) => return reply::send(request, &answer, &face),
+        Err(answer) => return refuse(app, request, answer, face),
     }
     let answer = match route::find(&app.servers, &incoming.method, request.url()) {
         Route::Mcp(server) => return mcp::serve(app, request, incoming, face, &server),
@@ -132,7 +134,23 @@ fn handle(app: &Arc<App>, request: tiny_http::Request) {
         Route::MethodNotAllowed(allow) => Answer::MethodNotAllowed(allow),
         Route::NotFound => Answer::NotFound,
     };
-    reply::send(request, &answer, &face);
+    refuse(app, request, answer, face);
+}
+
+/// Answers a request whose body nobody wants. tiny_http reads a body to its end all the same, so
+/// a large one is not let go of on the accept loop.
+fn refuse(app: &App, request: tiny_http::Request, answer: Answer, face: Face) {
+    let is_large = request
+        .body_length()
+        .is_some_and(|len| len > SMALL_BODY_BYTES);
+    if !is_large || app.openers() >= OPENERS_MAX {
+        return reply::send(request, &answer, &face);
+    }
+    match thread::spawn("refuse", move || reply::send(request, &answer, &face)) {
+        Ok(thread) => app.openers.lock().push(thread),
+        // The request went with the closure, which tiny_http answers with 500.
+        Err(error) => log::error!("cannot start a thread to refuse a request: {error}"),
+    }
 }
 
 /// Which session a connection's request went to, so that it hears of the client's going.
@@ -150,7 +168,18 @@ struct Watched {
 impl Departures {
     /// To be called when the session has the request: only then can it let go of it.
     fn watch(&self, connection: u64, session: &Arc<Session>) {
+        self.0.lock().sessions.remove(&connection);
+        self.watch_opened(connection, session);
+    }
+
+    /// The same for a session that was opened on another thread: meanwhile its connection may
+    /// carry a request of another session already.
+    fn watch_opened(&self, connection: u64, session: &Arc<Session>) {
         let mut watched = self.0.lock();
+        let other = watched.sessions.get(&connection);
+        if other.is_some_and(|other| other.strong_count() > 0) {
+            return;
+        }
         if watched.early.contains(&connection) {
             drop(watched);
             return session.gone(connection);

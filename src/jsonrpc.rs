@@ -234,8 +234,9 @@ impl<'a> Members<'a> {
                 (kind, method)
             }
             (None, 1) => {
-                if self.id.is_none() {
-                    return refuse("a response without \"id\"");
+                // 2025-11-25, basic, "Error Responses": only there the id may be missing.
+                if self.id.is_none() && self.result.is_some() {
+                    return refuse("a result without \"id\"");
                 }
                 (Kind::Response, Cow::Borrowed(""))
             }
@@ -264,9 +265,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut members = Members::default();
                 while let Some(key) = map.next_key::<&RawValue>()? {
-                    let Some(key) = text(key.get()) else {
-                        continue; // not possible: a key is a string
-                    };
+                    // A key with a lone surrogate is no text, and none of ours.
+                    let key = text(key.get()).unwrap_or_default();
                     let Some(slot) = members.slot(&key) else {
                         map.next_value::<IgnoredAny>()?;
                         continue;

@@ -10,7 +10,8 @@
 //! - `bridge`: who waits for which message of one child
 //! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
 //!   `demo`: a server to try it with
-//! - `mcp`, `jsonrpc`, `thread`, `clock`, `metrics`, `exit`: words that all of them share
+//! - `mcp`, `jsonrpc`, `thread`, `clock`, `rate`, `metrics`, `exit`: words that all of
+//!   them share
 
 mod auth;
 mod bridge;
@@ -26,6 +27,7 @@ mod jsonrpc;
 mod launch;
 mod mcp;
 mod metrics;
+mod rate;
 mod serve;
 mod session;
 mod supervisor;

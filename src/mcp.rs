@@ -37,5 +37,5 @@ pub(crate) fn is_supported(version: &str) -> bool {
 /// Whether streams of a session with this revision begin with an event without data.
 pub(crate) fn primes_streams(version: &str) -> bool {
     // Revisions are dates, so they compare as text.
-    version >= PRIMING_SINCE
+    is_supported(version) && version >= PRIMING_SINCE
 }

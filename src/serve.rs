@@ -92,13 +92,13 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     handle_signals(stop.clone())?;
     let (authenticator, first_token) = authenticate(&config)?;
     let listener = listen(&config.listen)?;
-    let inner = InnerSocket::bind(&config.state_dir).map_err(|source| ServeError::StateDir {
-        path: config.state_dir.clone(),
-        source,
-    })?;
-    let server =
-        tiny_http::Server::from_listener(inner.listener().map_err(ServeError::Start)?, None)
-            .map_err(|error| ServeError::Http(error.to_string()))?;
+    let (inner, inner_listener) =
+        InnerSocket::bind(&config.state_dir).map_err(|source| ServeError::StateDir {
+            path: config.state_dir.clone(),
+            source,
+        })?;
+    let server = tiny_http::Server::from_listener(inner_listener, None)
+        .map_err(|error| ServeError::Http(error.to_string()))?;
     let server = Arc::new(server);
     let url = welcome::url(&config, &listener);
     let registry = registry(&config, open_files);
@@ -191,8 +191,7 @@ fn wait_drained(registry: &Registry, stopped: &Receiver<Stop>, drain: Duration) 
     let mut quiet = 0;
     // A request that is just being handed over is seen the second time.
     while quiet < 2 && Instant::now() < deadline {
-        let is_quiet = registry.in_flight() == 0;
-        quiet = if is_quiet { quiet + 1 } else { 0 };
+        quiet = if registry.has_clients() { 0 } else { quiet + 1 };
         if let Ok(Stop::Signal) = stopped.recv_timeout(DRAIN_TICK) {
             log::warn!("second signal: stopping at once");
             return false;
@@ -319,9 +318,10 @@ fn start_edge(
 /// As many sessions and connections as configured, and no more than there can be descriptors
 /// for: tiny_http ends for good when it finds none.
 fn fit_descriptors(config: &mut Config) {
-    const RESERVED: usize = 64;
+    const RESERVED: usize = 64 + session::ENDING_MIN * 6;
     const PER_CONNECTION: usize = 4;
-    const PER_SESSION: usize = 8;
+    /// One that runs, and one that is being stopped.
+    const PER_SESSION: usize = 2 * 6;
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let available = usize::try_from(limit)
         .unwrap_or(usize::MAX)
@@ -395,6 +395,10 @@ impl Spawner {
                 Box::new(move || waker.wake())
             },
             ended,
+            redact: {
+                let tail = Arc::clone(&tail);
+                Box::new(move |text, max_chars| tail.redact(text, max_chars))
+            },
             stderr: Box::new(move |count| tail.last(count)),
         });
         let child = Child::start(

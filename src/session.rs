@@ -6,9 +6,9 @@
 //! it gets a [`SpawnFn`]. It returns values; statuses are chosen in `http`.
 
 mod entry;
+mod places;
 pub(crate) mod reaper;
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -20,6 +20,12 @@ use crate::bridge::Bridge;
 use crate::thread::{self, Joined};
 pub(crate) use entry::Session;
 use entry::{ChildEnd, label, new_session_id};
+use places::{Ending, Sessions};
+
+/// How long an opener waits for processes of ended sessions to go, if there are too many.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(6);
+/// However small the caps are, so many processes may be on their way out.
+pub(crate) const ENDING_MIN: usize = 4;
 
 /// A running child with its bridge, as a session sees it.
 pub(crate) struct Backend {
@@ -80,20 +86,10 @@ pub(crate) struct Registry {
     options: Options,
     spawn: SpawnFn,
     sessions: Mutex<Sessions>,
-    /// Signalled when a spawn or an end is through.
+    /// Signalled when a spawn, an end or a process is through.
     settled: Condvar,
     stopping: Mutex<Vec<Stopping>>,
     this: Weak<Registry>,
-}
-
-#[derive(Default)]
-struct Sessions {
-    by_id: HashMap<String, Arc<Session>>,
-    /// Spawns, and ends of sessions that have left the map, that are under way.
-    unsettled: usize,
-    draining: bool,
-    /// Children are no longer asked to end, but killed.
-    killing: bool,
 }
 
 /// A thread that runs a stop ladder.
@@ -106,6 +102,8 @@ struct Stopping {
 /// What a try to take a slot came to.
 enum Reserve {
     Taken(Arc<Session>),
+    /// Too many processes of ended sessions are still being stopped.
+    TooManyEnding,
     /// The principal has all of its slots; these are its sessions.
     UserFull(Vec<Arc<Session>>),
 }
@@ -134,9 +132,12 @@ impl Registry {
         now: Instant,
     ) -> Result<Arc<Session>, OpenError> {
         let id = new_session_id().ok_or(OpenError::NoRandomness)?;
+        let deadline = Instant::now() + ROOM_TIMEOUT;
         let session = loop {
             match self.reserve(&id, principal, server, now)? {
                 Reserve::Taken(session) => break session,
+                Reserve::TooManyEnding if self.wait_for_an_end(deadline) => {}
+                Reserve::TooManyEnding => return Err(OpenError::Full),
                 Reserve::UserFull(sessions) => {
                     if let Some(stalest) = stalest(sessions) {
                         self.close(&stalest.id, "made room for a newer one of the same user");
@@ -185,6 +186,9 @@ impl Registry {
         if sessions.draining {
             return Err(OpenError::Draining);
         }
+        if sessions.too_many_ending(&self.options, principal) {
+            return Ok(Reserve::TooManyEnding);
+        }
         let own = || {
             sessions
                 .by_id
@@ -212,6 +216,17 @@ impl Registry {
         Ok(Reserve::Taken(session))
     }
 
+    /// Waits until some process has ended; false if none did in time.
+    fn wait_for_an_end(&self, deadline: Instant) -> bool {
+        let mut sessions = self.sessions.lock();
+        let before: usize = sessions.ending.values().sum();
+        let is_same = |sessions: &mut Sessions| sessions.ending.values().sum::<usize>() >= before;
+        !self
+            .settled
+            .wait_while_until(&mut sessions, is_same, deadline)
+            .timed_out()
+    }
+
     /// Puts the backend in its place. If the session was ended meanwhile, ends the backend too.
     fn begin(&self, session: &Arc<Session>, backend: Backend) {
         let Backend { bridge, stop, kill } = backend;
@@ -224,7 +239,7 @@ impl Registry {
         }
     }
 
-    /// The session of this id, if it is this principal's on this server; counts as use.
+    /// The session of this id, if it is this principal's on this server.
     ///
     /// # Errors
     /// [`FindError`], which tells the principal nothing about sessions of others than that they
@@ -234,7 +249,6 @@ impl Registry {
         id: &str,
         principal: &Principal,
         server: &str,
-        now: Instant,
     ) -> Result<Arc<Session>, FindError> {
         let session = self
             .sessions
@@ -249,7 +263,6 @@ impl Registry {
         if *session.server != *server {
             return Err(FindError::Unknown);
         }
-        *session.last_active.lock() = now;
         Ok(session)
     }
 
@@ -287,7 +300,12 @@ impl Registry {
         );
         bridge.close();
         let kill: Arc<dyn Fn() + Send + Sync> = Arc::from(child.kill);
-        match thread::spawn(format!("stop:{}", session.label()), child.stop) {
+        let ending = Ending::begin(&self.this, &session.principal);
+        let stop = move || {
+            (child.stop)();
+            drop(ending);
+        };
+        match thread::spawn(format!("stop:{}", session.label()), stop) {
             Ok(thread) => {
                 self.stopping.lock().push(Stopping {
                     thread: Some(thread),
@@ -369,9 +387,10 @@ impl Registry {
         self.sessions.lock().draining
     }
 
-    /// Requests that wait for an answer, of all sessions.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.all().iter().map(|session| session.in_flight()).sum()
+    /// Whether any client waits for an answer.
+    pub(crate) fn has_clients(&self) -> bool {
+        let waits = |session: &Arc<Session>| session.bridge.get().is_none_or(Bridge::has_clients);
+        self.all().iter().any(waits)
     }
 
     /// Ends all sessions side by side, and returns when nothing of them is left.

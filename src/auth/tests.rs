@@ -70,23 +70,22 @@ fn headers() {
     check(Some("bearer abc"), Ok("abc"));
     check(Some("BEARER   abc "), Ok("abc"));
     check(Some("Bearer a-._~+/9=="), Ok("a-._~+/9=="));
+    for header in ["", "abc", "Basic abc", "Bearer\tabc"] {
+        check(Some(header), Err(AuthError::Missing));
+    }
     for header in [
-        "",
-        "abc",
         "Bearer",
         "Bearer ",
         "Bearer =",
-        "Basic abc",
         "Bearer a b",
         "Bearer a,b",
         "Bearer a=b",
         "Bearer ä",
-        "Bearer\tabc",
     ] {
-        check(Some(header), Err(AuthError::Malformed));
+        check(Some(header), Err(AuthError::Invalid));
     }
     let long = format!("Bearer {}", "x".repeat(4097));
-    check(Some(&long), Err(AuthError::Malformed));
+    check(Some(&long), Err(AuthError::Invalid));
     check(Some(&long[..long.len() - 1]), Ok(&long[7..long.len() - 1]));
 }
 
@@ -105,7 +104,7 @@ fn a_token_is_its_principal() {
     );
     assert_eq!(*alice.env, env);
     assert_eq!(auth.check(None, at(1)), Err(AuthError::Missing));
-    assert_eq!(auth.check(Some(&token), at(1)), Err(AuthError::Malformed));
+    assert_eq!(auth.check(Some(&token), at(1)), Err(AuthError::Missing));
     assert_eq!(check(&auth, &hash, at(1)), Err(AuthError::Invalid));
     assert_eq!(
         check(&auth, &token.to_uppercase(), at(1)),

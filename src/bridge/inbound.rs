@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::stream::{HEARTBEAT, REPLAY_AGE, Stream, parse_event_id};
+use super::stream::{HEARTBEAT, REPLAY_AGE, REPLAY_BYTES, Stream, parse_event_id};
 use super::table::{Claimed, Orphan};
 use super::{Errand, Exchange, Refusal, Reply, Shared};
 use crate::jsonrpc::{self, Id, Kind, Message, code};
+use crate::rate::{Rate, Verdict};
 use crate::{mcp, metrics};
 
 /// The stream that belongs to no request: the session's GET.
@@ -29,6 +30,7 @@ pub(crate) struct Inbound {
     /// What the child said while nobody listened.
     waiting: VecDeque<Box<str>>,
     waiting_bytes: usize,
+    garbage_rate: Rate,
 }
 
 impl Inbound {
@@ -38,6 +40,7 @@ impl Inbound {
             streams: Vec::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            garbage_rate: Rate::new(Instant::now()),
         }
     }
 
@@ -129,10 +132,17 @@ impl Inbound {
         }
     }
 
-    fn garbage(&self, why: &str, text: &str) {
+    fn garbage(&mut self, why: &str, text: &str) {
         metrics::CHILD_GARBAGE_LINES.add(1);
         let label = &self.shared.options.label;
-        let start: String = text.chars().take(LOGGED_CHARS).collect();
+        match self.garbage_rate.take(Instant::now()) {
+            Verdict::Log { suppressed: 0 } => {}
+            Verdict::Log { suppressed } => {
+                log::warn!("child {label} wrote {suppressed} more lines that are no message");
+            }
+            Verdict::Suppress => return,
+        }
+        let start = (self.shared.options.redact)(text, LOGGED_CHARS);
         log::warn!("child {label} wrote a line that is no message ({why}): {start:?}");
     }
 
@@ -192,11 +202,8 @@ impl Inbound {
             .and_then(Id::parse);
         let post = token.and_then(|token| self.shared.table.lock().post_of_token(&token));
         let Some(post) = post else {
-            log::debug!(
-                "child {}: progress of no request",
-                self.shared.options.label
-            );
-            return;
+            // Of a task, which outlives its request (2025-11-25, progress).
+            return self.route(text, now);
         };
         self.open_stream(post, now);
         if let Some(stream) = self.stream(post) {
@@ -246,31 +253,34 @@ impl Inbound {
             });
         }
         let resumed = last_event_id.and_then(parse_event_id);
-        if resumed.is_some_and(|(no, _)| no != STANDALONE && self.stream(no).is_none()) {
-            let why = Refusal::StreamForgotten;
-            return exchange.reply(Reply::Refused { id: "null", why });
+        if let Some((no, seq)) = resumed {
+            let is_over = match self.stream(no) {
+                Some(stream) => stream.is_over_after(seq),
+                None => no != STANDALONE,
+            };
+            if is_over {
+                // Another empty stream would make the client ask again and again.
+                let why = Refusal::StreamOver;
+                return exchange.reply(Reply::Refused { id: "null", why });
+            }
         }
         let no = resumed.map_or(STANDALONE, |(no, _)| no);
         let connection = exchange.connection();
         let Ok(writer) = exchange.stream(None) else {
             return;
         };
-        // A resumed stream has primed its client; a newer id before older events would make it
-        // skip them.
-        let prime = resumed.is_none() && self.primes();
+        let prime = self.primes();
         let known = self.streams.iter().position(|stream| stream.no == no);
         let at = known.unwrap_or_else(|| {
             self.streams.push(Stream::new(no));
             self.streams.len() - 1
         });
+        self.shared.table.lock().resume(no, connection);
         let stream = &mut self.streams[at];
-        stream.attach(writer, connection, prime, now);
-        if let Some((_, seq)) = resumed {
-            self.shared.table.lock().resume(no, connection);
-            stream.replay_after(seq, now);
-        }
-        if let Some(since) = stream.ended {
-            stream.end(since);
+        stream.attach(writer, connection, resumed.map(|(_, seq)| seq), now);
+        match stream.ended {
+            Some(since) => stream.end(since),
+            None => stream.prime(prime, now),
         }
         self.send_waiting(no, now);
     }
@@ -315,7 +325,8 @@ impl Inbound {
         let mut stream = Stream::new(post);
         // A client that cannot be reached can still resume the stream.
         if let Ok(writer) = exchange.stream(session) {
-            stream.attach(writer, connection, prime, now);
+            stream.attach(writer, connection, None, now);
+            stream.prime(prime, now);
         }
         self.streams.push(stream);
         {
@@ -330,12 +341,18 @@ impl Inbound {
         if let Some(stream) = self.stream(no) {
             stream.end(now);
         }
-        let mut surplus = self.streams.iter().filter(|it| it.ended.is_some()).count();
-        self.streams.retain(|stream| {
-            let is_oldest = stream.ended.is_some() && surplus > ENDED_STREAMS;
-            surplus -= usize::from(is_oldest);
-            !is_oldest
-        });
+        // The newest are kept: so many, and so many bytes of them, but always the last one.
+        let (mut count, mut bytes) = (0, 0);
+        let mut kept: Vec<u64> = Vec::new();
+        for stream in self.streams.iter().rev().filter(|it| it.ended.is_some()) {
+            count += 1;
+            bytes += stream.replay_bytes();
+            if count == 1 || (count <= ENDED_STREAMS && bytes <= REPLAY_BYTES) {
+                kept.push(stream.no);
+            }
+        }
+        self.streams
+            .retain(|it| it.ended.is_none() || kept.contains(&it.no));
     }
 
     fn stream(&mut self, no: u64) -> Option<&mut Stream> {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::table::NewRequest;
-use super::{Exchange, Inbox, Outgoing, Refusal, Reply, Shared};
+use super::{Exchange, Inbox, Outgoing, Refusal, Reply, SMALL_BODY_BYTES, Shared};
 use crate::jsonrpc::{self, Id, Kind, Message};
 use crate::mcp;
 
@@ -115,6 +115,9 @@ fn accept_message(
         }
         Err((exchange, why)) => {
             drop(table);
+            if is_initialize && why == Refusal::ClientGone {
+                (shared.options.ended)("its client went before it was initialized");
+            }
             refuse(exchange, message.id_text, why)
         }
     }
@@ -156,17 +159,26 @@ fn accept_batch(
         drop(table);
         return refuse(exchange, "null", why);
     }
+    let entered = match requests.is_empty() {
+        true => Ok(Some(exchange)),
+        false => table
+            .enter(exchange, requests, shared.options.max_in_flight, now)
+            .map(|_| None),
+    };
+    let answered = match entered {
+        Ok(answered) => answered,
+        Err((exchange, why)) => {
+            drop(table);
+            return refuse(exchange, "null", why);
+        }
+    };
+    // Only now, because a batch that is refused cancels nothing.
     for id in messages.iter().filter_map(cancelled_id) {
         table.cancel(&id, now);
     }
-    if requests.is_empty() {
-        drop(table);
+    drop(table);
+    if let Some(exchange) = answered {
         exchange.reply(Reply::Accepted);
-    } else if let Err((exchange, why)) =
-        table.enter(exchange, requests, shared.options.max_in_flight, now)
-    {
-        drop(table);
-        return refuse(exchange, "null", why);
     }
     let mut lines = items.join("\0").into_bytes();
     make_line(&mut lines);
@@ -176,6 +188,19 @@ fn accept_batch(
         .filter(|byte| **byte == 0)
         .for_each(|byte| *byte = b'\n');
     Some(lines)
+}
+
+/// Refuses a POST that goes no further; its id is read if that takes no waiting.
+pub(super) fn refuse_unread(mut exchange: Box<dyn Exchange>, why: Refusal) {
+    let mut body = Vec::new();
+    if exchange.body_len() <= SMALL_BODY_BYTES {
+        body = exchange.body().unwrap_or_default();
+    }
+    let message = str::from_utf8(&body)
+        .ok()
+        .and_then(|text| jsonrpc::parse(text).ok());
+    let id = message.map_or("null", |message| message.id_text);
+    exchange.reply(Reply::Refused { id, why });
 }
 
 fn refuse<T>(exchange: Box<dyn Exchange>, id: &str, why: Refusal) -> Option<T> {

@@ -13,8 +13,9 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long the events of an ended stream can be asked for again.
 pub(super) const REPLAY_AGE: Duration = Duration::from_secs(300);
 const REPLAY_EVENTS: usize = 256;
-/// Of one stream; a single larger event is kept until the next one comes.
-const REPLAY_BYTES: usize = 1024 * 1024;
+/// Of one stream, and of all ended ones of a session. A single larger event is kept only for a
+/// client that was not there to take it.
+pub(super) const REPLAY_BYTES: usize = 1024 * 1024;
 /// How long a client shall wait before it resumes.
 const RETRY_MS: u32 = 1000;
 
@@ -45,13 +46,12 @@ impl Stream {
         }
     }
 
-    /// Takes a client on, instead of the one before, and sends it a first event without data if
-    /// it understands that, else a comment: either makes proxies pass the response's head on.
+    /// Takes a client on, instead of the one before, and sends it what came after `seen`.
     pub(super) fn attach(
         &mut self,
         writer: Box<dyn EventWriter>,
         connection: u64,
-        prime: bool,
+        seen: Option<u64>,
         now: Instant,
     ) {
         self.detach_politely();
@@ -60,6 +60,15 @@ impl Stream {
             connection,
             last_sent: now,
         });
+        if let Some(seen) = seen {
+            self.replay_after(seen, now);
+        }
+    }
+
+    /// Sends a client that understands it an event without data, so that it has an id to resume
+    /// from: clients forget the one they had on the connection before. Others get a comment;
+    /// either makes proxies pass the response's head on.
+    pub(super) fn prime(&mut self, prime: bool, now: Instant) {
         if prime {
             self.last_seq += 1;
             let (no, seq) = (self.no, self.last_seq);
@@ -72,8 +81,12 @@ impl Stream {
         }
     }
 
-    /// Sends what came after `seq` again.
-    pub(super) fn replay_after(&mut self, seq: u64, now: Instant) {
+    /// Whether a client that has seen `seq` has seen all there will ever be.
+    pub(super) fn is_over_after(&self, seq: u64) -> bool {
+        self.ended.is_some() && self.replay.iter().all(|(kept, _)| *kept <= seq)
+    }
+
+    fn replay_after(&mut self, seq: u64, now: Instant) {
         let missed: Vec<u8> = self
             .replay
             .iter()
@@ -96,6 +109,9 @@ impl Stream {
         };
         let event = format!("event: message\nid: {no}-{seq}\ndata: {json}\n\n").into_bytes();
         let sent = self.send(&event, now);
+        if sent && event.len() > REPLAY_BYTES {
+            return true; // too large to be kept for a client that has been given it
+        }
         self.replay_bytes += event.len();
         self.replay.push_back((seq, event.into_boxed_slice()));
         while self.replay.len() > 1
@@ -132,6 +148,11 @@ impl Stream {
     pub(super) fn end(&mut self, now: Instant) {
         self.detach_politely();
         self.ended = Some(now);
+    }
+
+    /// What is kept for replay, in bytes.
+    pub(super) fn replay_bytes(&self) -> usize {
+        self.replay_bytes
     }
 
     pub(super) fn has_client(&self) -> bool {

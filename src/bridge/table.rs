@@ -1,6 +1,6 @@
 //! The requests in flight: who waits for which id. Pure state under one lock, time passed in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{Exchange, Refusal};
@@ -14,6 +14,9 @@ const STREAM_INITIALIZE_AFTER: Duration = Duration::from_secs(10);
 /// How long a cancelled request waits for the child's answer, which need not come (2025-11-25,
 /// cancellation, "Behavior Requirements").
 const CANCELLED_GRACE: Duration = Duration::from_secs(5);
+
+/// Connections that are remembered for having gone. None comes again under its number.
+const GONE_CONNECTIONS: usize = 64;
 
 /// One POST with requests in it.
 pub(super) struct Post {
@@ -83,6 +86,8 @@ pub(super) struct Table {
     pub(super) version: String,
     pub(super) initialize_seen: bool,
     pub(super) draining: bool,
+    /// Connections that have gone, the latest last: their requests may still be on the way here.
+    gone: VecDeque<u64>,
     /// The child has ended or the session is closed.
     pub(super) closed: bool,
     /// Why the child never answered `initialize`.
@@ -106,6 +111,9 @@ impl Table {
         }
         if self.draining {
             return Err((exchange, Refusal::Draining));
+        }
+        if self.gone.contains(&exchange.connection()) {
+            return Err((exchange, Refusal::ClientGone));
         }
         if self.pending.len() + requests.len() > max_in_flight {
             return Err((exchange, Refusal::TooManyInFlight));
@@ -212,7 +220,9 @@ impl Table {
 
     /// The posts that may still carry something to their clients, the newest first.
     pub(super) fn newest_posts(&self) -> Vec<u64> {
-        let reachable = |post: &Post| post.exchange.is_some() || post.is_stream;
+        // While `initialize` is no stream, a child that fails to start is a 500.
+        let reachable =
+            |post: &Post| post.is_stream || (post.exchange.is_some() && !post.is_initialize);
         let posts = self.posts.iter().filter(|(_, post)| reachable(post));
         let mut posts: Vec<u64> = posts.map(|(no, _)| *no).collect();
         posts.sort_unstable_by(|a, b| b.cmp(a));
@@ -235,6 +245,10 @@ impl Table {
     /// answers are known for what they are. True if one of them is an `initialize`: then nobody
     /// will ever know the session's id.
     pub(super) fn forget_connection(&mut self, connection: u64) -> (Vec<Box<dyn Exchange>>, bool) {
+        if self.gone.len() == GONE_CONNECTIONS {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(connection);
         let mut is_initialize = false;
         let mut exchanges = Vec::new();
         for post in self

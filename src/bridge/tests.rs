@@ -210,6 +210,7 @@ impl Rig {
                     slot.get().and_then(Weak::upgrade).unwrap().close();
                 })
             },
+            redact: Box::new(|text, max_chars| text.chars().take(max_chars).collect()),
             stderr: {
                 let stderr = Arc::clone(&stderr);
                 Box::new(move |_| stderr.lock().clone())

@@ -16,7 +16,7 @@ use super::Shared;
 use super::body::{self, Budget};
 use super::head::{self, Framing, Head, Scan};
 use super::refuse::Refusal;
-use super::relay::{Relay, Relayed};
+use super::relay::{Outgoing, Relay, Relayed};
 use super::response::Request;
 
 const READ_SIZE_BYTES: usize = 4 * 1024;
@@ -40,12 +40,6 @@ impl From<Refusal> for End {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
-}
-
-/// A whole request for tiny_http.
-struct Outgoing<'a> {
-    bytes: Vec<u8>,
-    _budget: Budget<'a>,
 }
 
 struct Connection<'a> {
@@ -154,11 +148,13 @@ impl<'a> Connection<'a> {
         let mut pace = body::Pace::new(Instant::now(), &self.shared.options.timings);
         let bytes = match head.framing {
             Framing::Length(len) => {
-                budget.take(len)?;
                 let mut bytes = head.complete(len, self.no, peer);
-                let end = bytes.len() + len;
+                let start = bytes.len();
+                let end = start + len;
                 loop {
                     let take = self.buffer.len().min(end - bytes.len());
+                    // What was announced costs nothing until it comes.
+                    budget.take(bytes.len() + take - start)?;
                     bytes.extend_from_slice(&self.buffer[..take]);
                     self.buffer.drain(..take);
                     if bytes.len() == end {
@@ -185,10 +181,7 @@ impl<'a> Connection<'a> {
                 bytes
             }
         };
-        Ok(Outgoing {
-            bytes,
-            _budget: budget,
-        })
+        Ok(Outgoing { bytes, budget })
     }
 
     fn relay(&mut self, head: &Head, request: Outgoing<'a>) -> Result<(), End> {
@@ -210,7 +203,7 @@ impl<'a> Connection<'a> {
         }
         let stall = self.shared.options.timings.stall;
         self.served = true;
-        let relay = Relay::new(self.socket, &inner, about, request.bytes);
+        let relay = Relay::new(self.socket, &inner, about, request);
         self.relaying.store(true, Ordering::Release);
         let relayed = relay.run(stall);
         self.relaying.store(false, Ordering::Release);

@@ -13,6 +13,8 @@ const REQUEST_LINE_MAX_BYTES: usize = 8 * 1024;
 pub(super) const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// Most header fields (431 beyond).
 const FIELDS_MAX: usize = 100;
+/// Memory for a body is taken ahead only up to this size: it may never come.
+const RESERVE_MAX_BYTES: usize = 64 * 1024;
 /// Room for a usual head with its body.
 const HEAD_CAPACITY_BYTES: usize = 2 * 1024;
 /// Fields of ours: no client can send one.
@@ -55,7 +57,7 @@ impl Head {
     ) -> Vec<u8> {
         use std::io::Write as _;
         let mut head = std::mem::take(&mut self.forward);
-        head.reserve(128 + body_len);
+        head.reserve(128 + body_len.min(RESERVE_MAX_BYTES));
         if self.is_get {
             // What answers it may be a stream without end: do not keep a thread of tiny_http.
             head.extend_from_slice(b"Connection: close\r\n");
@@ -244,16 +246,16 @@ impl<'a> Fields<'a> {
             ..Self::default()
         };
         for header in headers {
-            if !header
-                .value
-                .iter()
-                .all(|byte| (0x20..0x7f).contains(byte) || *byte == b'\t')
-            {
-                return Err(Refusal::BadRequest(
-                    "a header field has bytes outside of ASCII",
-                ));
+            if header.value.is_ascii() {
+                fields.take(header.name, header.value)?;
+            } else if is_essential(header.name.as_bytes()) {
+                return Err(Refusal::BadRequest("a field has bytes outside of ASCII"));
             }
-            fields.take(header.name, header.value)?;
+        }
+        if fields.nominated.iter().any(|name| is_essential(name)) {
+            return Err(Refusal::BadRequest(
+                "Connection names a field that is not its own",
+            ));
         }
         if fields.host.is_none() && !is_http_10 {
             return Err(Refusal::BadRequest("the Host field is missing"));
@@ -355,6 +357,24 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Whether a request without this field would be another request: then it cannot be dropped.
+fn is_essential(name: &[u8]) -> bool {
+    const ESSENTIAL: [&[u8]; 9] = [
+        b"host",
+        b"origin",
+        b"authorization",
+        b"accept",
+        b"content-type",
+        b"content-length",
+        b"transfer-encoding",
+        b"expect",
+        b"connection",
+    ];
+    ESSENTIAL
+        .iter()
+        .any(|essential| name.eq_ignore_ascii_case(essential))
+}
+
 fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|byte| *byte == b',')
@@ -387,7 +407,8 @@ fn forward(
         if header.name.is_empty() {
             return Err(Refusal::BadRequest("a header field has no name"));
         }
-        if !fields.is_dropped(header.name.as_bytes()) {
+        // RFC 9110 section 5.5 lets other bytes pass, but tiny_http closes without an answer.
+        if header.value.is_ascii() && !fields.is_dropped(header.name.as_bytes()) {
             put(&[header.name.as_bytes(), b": ", header.value, b"\r\n"]);
         }
     }

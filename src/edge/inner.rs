@@ -7,17 +7,21 @@
 //! once makes the pool look again.
 
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Asks the HTTP side for nothing but a 204; without our own fields it cannot come from a client.
 const PROOF_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: edge\r\n\r\n";
 /// How long to wait for the proof before poking the pool.
 const PROOF_WAIT: Duration = Duration::from_millis(50);
+/// Between two tries to connect when the backlog is full.
+const CONNECT_PAUSE: Duration = Duration::from_millis(10);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections kept open between requests; each holds a thread of tiny_http.
 const IDLE_MAX: usize = 16;
@@ -64,7 +68,7 @@ impl Pool {
         if stopping.load(Ordering::Acquire) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let mut stream = UnixStream::connect(&self.path)?;
+        let mut stream = self.connect(deadline)?;
         stream.set_read_timeout(Some(PROOF_WAIT))?;
         stream.write_all(PROOF_REQUEST)?;
         let mut answer = Vec::new();
@@ -79,12 +83,33 @@ impl Pool {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                     log::debug!("poking tiny_http's thread pool");
-                    drop(UnixStream::connect(&self.path)?);
+                    drop(self.connect(deadline)?);
                 }
                 Err(error) => return Err(error),
             }
         }
         stream.set_nonblocking(true)?;
         Ok(stream)
+    }
+
+    /// Connects without waiting for a listener that takes no more connections.
+    fn connect(&self, deadline: Instant) -> io::Result<UnixStream> {
+        let address = SockAddr::unix(&self.path)?;
+        loop {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            match socket.connect(&address) {
+                Ok(()) => {
+                    socket.set_nonblocking(false)?;
+                    return Ok(OwnedFd::from(socket).into());
+                }
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(CONNECT_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::Socket;
 
+use super::body::Budget;
 use super::response::{Request, Response};
 
 const READ_MIN_BYTES: usize = 4 * 1024;
@@ -28,19 +29,27 @@ pub(super) enum Relayed {
     },
 }
 
+/// A whole request for tiny_http, and what its body takes of the budget.
+pub(super) struct Outgoing<'a> {
+    pub(super) bytes: Vec<u8>,
+    pub(super) budget: Budget<'a>,
+}
+
 pub(super) struct Relay<'a> {
     client: &'a Socket,
     inner: &'a UnixStream,
     response: Response,
-    to_inner: Outgoing,
-    to_client: Outgoing,
+    to_inner: Buffer,
+    /// Held until the request is written.
+    budget: Option<Budget<'a>>,
+    to_client: Buffer,
     read_size: usize,
     /// When the client last took something it was given.
     progress: Instant,
 }
 
 /// Bytes that wait to be written.
-struct Outgoing {
+struct Buffer {
     bytes: Vec<u8>,
     written: usize,
 }
@@ -51,7 +60,7 @@ enum Wrote {
     Failed,
 }
 
-impl Outgoing {
+impl Buffer {
     fn is_empty(&self) -> bool {
         self.written == self.bytes.len()
     }
@@ -83,17 +92,18 @@ impl<'a> Relay<'a> {
         client: &'a Socket,
         inner: &'a UnixStream,
         about: Request,
-        request: Vec<u8>,
+        request: Outgoing<'a>,
     ) -> Self {
         Self {
             client,
             inner,
             response: Response::new(about),
-            to_inner: Outgoing {
-                bytes: request,
+            to_inner: Buffer {
+                bytes: request.bytes,
                 written: 0,
             },
-            to_client: Outgoing {
+            budget: Some(request.budget),
+            to_client: Buffer {
                 bytes: Vec::new(),
                 written: 0,
             },
@@ -106,9 +116,11 @@ impl<'a> Relay<'a> {
     /// gone.
     pub(super) fn run(mut self, stall: Duration) -> Relayed {
         loop {
-            if let Wrote::Failed = self.to_inner.write(self.inner) {
+            match self.to_inner.write(self.inner) {
+                Wrote::All => self.budget = None,
+                Wrote::Later => {}
                 // It may have answered before it read everything; the answer tells.
-                self.to_inner.give_up();
+                Wrote::Failed => self.to_inner.give_up(),
             }
             let before = self.to_client.written;
             match self.to_client.write(self.client) {

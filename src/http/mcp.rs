@@ -10,8 +10,7 @@ use super::exchange::HttpExchange;
 use super::open::{Opening, open_elsewhere};
 use super::reply::{self, Answer, Face};
 use super::request::Incoming;
-use super::{App, now};
-use crate::auth::Principal;
+use super::{App, now, refuse};
 use crate::mcp;
 use crate::session::Session;
 
@@ -28,17 +27,21 @@ pub(super) fn serve(
         Ok(principal) => principal,
         Err(why) => {
             log::debug!("unauthorized request peer={}", incoming.peer);
-            return reply::send(request, &Answer::Unauthorized(why), &face);
+            return refuse(app, request, Answer::Unauthorized(why), face);
         }
     };
     let checked = check_head(&incoming).and_then(|()| {
         let id = incoming.session_id.as_deref();
-        id.map(|id| find_session(app, id, &principal, server))
+        let session = id
+            .map(|id| app.registry.find(id, &principal, server))
             .transpose()
+            .map_err(Answer::NoSession)?;
+        check_version(&incoming, session.as_deref())?;
+        Ok(session)
     });
     let session = match checked {
         Ok(session) => session,
-        Err(answer) => return reply::send(request, &answer, &face),
+        Err(answer) => return refuse(app, request, answer, face),
     };
     match (session, &incoming.method) {
         (Some(session), Method::Delete) => {
@@ -49,7 +52,11 @@ pub(super) fn serve(
             let exchange = Box::new(HttpExchange::new(request, &incoming, face));
             match method {
                 Method::Get => session.listen(exchange, incoming.last_event_id),
-                _ => session.post(exchange),
+                _ => {
+                    // Only this is use: a GET may be a stream that reconnects by itself for ever.
+                    session.touch(now());
+                    session.post(exchange);
+                }
             }
             app.departures.watch(incoming.connection, &session);
         }
@@ -68,10 +75,8 @@ pub(super) fn serve(
 
 /// What can be told from the head alone.
 fn check_head(incoming: &Incoming) -> Result<(), Answer> {
-    if let Some(version) = &incoming.protocol_version
-        && !mcp::is_supported(version)
-    {
-        return Err(Answer::UnsupportedVersion);
+    if incoming.has_repeated_field {
+        return Err(Answer::RepeatedField);
     }
     match incoming.method {
         Method::Post if !incoming.has_json() => Err(Answer::WrongContentType),
@@ -89,13 +94,16 @@ fn check_head(incoming: &Incoming) -> Result<(), Answer> {
     }
 }
 
-fn find_session(
-    app: &App,
-    id: &str,
-    principal: &Principal,
-    server: &str,
-) -> Result<Arc<Session>, Answer> {
-    app.registry
-        .find(id, principal, server, now())
-        .map_err(Answer::NoSession)
+/// 2025-11-25, transports, "Protocol Version Header": a revision that we know, or the one that
+/// the session's own child chose.
+fn check_version(incoming: &Incoming, session: Option<&Session>) -> Result<(), Answer> {
+    match &incoming.protocol_version {
+        Some(version)
+            if !mcp::is_supported(version)
+                && !session.is_some_and(|session| session.speaks(version)) =>
+        {
+            Err(Answer::UnsupportedVersion)
+        }
+        _ => Ok(()),
+    }
 }

@@ -44,7 +44,7 @@ fn open(app: &App, mut opening: Opening) {
         Ok(session) => {
             let connection = opening.exchange.connection();
             session.post(Box::new(opening.exchange));
-            app.departures.watch(connection, &session);
+            app.departures.watch_opened(connection, &session);
         }
         Err(answer) => opening.exchange.answer(&answer, &id),
     }

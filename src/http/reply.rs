@@ -282,11 +282,14 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
             code::INVALID_REQUEST,
             "a request with this id is in flight",
         ),
-        Refusal::StreamForgotten => error(
-            400,
+        // 2025-11-25, transports, "Listening for Messages from the Server": a stream or 405.
+        // Clients take 405 for an answer and stop asking.
+        Refusal::StreamOver => error(
+            405,
             code::INVALID_REQUEST,
-            "Last-Event-ID: the events of this stream are kept no more",
-        ),
+            "Last-Event-ID: this stream has nothing more to say",
+        )
+        .with("Allow", "POST, DELETE"),
         Refusal::TooManyInFlight => error(
             429,
             code::SERVER_ERROR,
@@ -295,7 +298,8 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
         .with("Retry-After", RETRY_AFTER_BUSY),
         Refusal::StartFailed(message) => error(500, code::INTERNAL_ERROR, message),
         Refusal::Draining => draining(id),
-        Refusal::SessionEnded => no_session(id, face),
+        // Nobody reads the one; the other is what the contract says.
+        Refusal::ClientGone | Refusal::SessionEnded => no_session(id, face),
     }
 }
 
@@ -321,10 +325,6 @@ fn not_message(id: &str, why: ParseError) -> Rendered {
 fn unauthorized(id: &str, why: AuthError) -> Rendered {
     let (challenge, message) = match why {
         AuthError::Missing => ("Bearer realm=\"mcp-broker\"", "a bearer token is needed"),
-        AuthError::Malformed => (
-            "Bearer realm=\"mcp-broker\", error=\"invalid_request\"",
-            "Authorization must be: Bearer TOKEN",
-        ),
         AuthError::Invalid => (
             "Bearer realm=\"mcp-broker\", error=\"invalid_token\"",
             "the bearer token is unknown, revoked or expired",

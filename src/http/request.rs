@@ -22,12 +22,14 @@ pub(super) struct Incoming {
     pub(super) session_id: Option<String>,
     pub(super) protocol_version: Option<String>,
     pub(super) last_event_id: Option<String>,
+    /// A field stands twice that can mean only one thing.
+    pub(super) has_repeated_field: bool,
 }
 
 impl Incoming {
     /// # Errors
-    /// The answer to the edge's own request, which carries no connection number; or 400 where a
-    /// field stands twice that can mean only one thing. `Accept` is a list, and is joined.
+    /// The answer to the edge's own request, which carries no connection number. `Accept` is a
+    /// list, and is joined.
     pub(super) fn read(request: &Request) -> Result<Self, Answer> {
         let mut incoming = Self {
             method: request.method().clone(),
@@ -41,6 +43,7 @@ impl Incoming {
             session_id: None,
             protocol_version: None,
             last_event_id: None,
+            has_repeated_field: false,
         };
         let mut connection = None;
         for field in request.headers() {
@@ -62,7 +65,7 @@ impl Incoming {
                     list.push(',');
                     list.push_str(value);
                 }
-                Some(_) => return Err(Answer::RepeatedField),
+                Some(_) => incoming.has_repeated_field = true,
                 None => *slot = Some(value.to_owned()),
             }
         }
@@ -91,18 +94,27 @@ impl Incoming {
         essence.eq_ignore_ascii_case("application/json")
     }
 
-    /// Whether the client takes this media type (RFC 9110 section 12.5.1, without weights).
+    /// Whether the client takes this media type (RFC 9110 section 12.5.1; the only weight that
+    /// counts is 0).
     pub(super) fn accepts(&self, wanted: &str) -> bool {
         let (kind, _) = wanted.split_once('/').unwrap_or_default();
         let ranges = self.accept.as_deref().unwrap_or_default().split(',');
-        ranges
-            .map(|range| range.split(';').next().unwrap_or_default().trim())
-            .any(|range| {
-                range == "*/*"
-                    || range.eq_ignore_ascii_case(wanted)
-                    || range
-                        .strip_suffix("/*")
-                        .is_some_and(|it| it.eq_ignore_ascii_case(kind))
-            })
+        ranges.filter_map(accepted_range).any(|range| {
+            range == "*/*"
+                || range.eq_ignore_ascii_case(wanted)
+                || range
+                    .strip_suffix("/*")
+                    .is_some_and(|it| it.eq_ignore_ascii_case(kind))
+        })
     }
+}
+
+/// The media range without its parameters; `None` if its weight is 0.
+fn accepted_range(range: &str) -> Option<&str> {
+    let (range, parameters) = range.split_once(';').unwrap_or((range, ""));
+    let weight = parameters
+        .split(';')
+        .filter_map(|parameter| parameter.trim().strip_prefix("q="))
+        .find_map(|weight| weight.parse::<f32>().ok());
+    (weight != Some(0.0)).then(|| range.trim())
 }

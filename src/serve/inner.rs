@@ -12,18 +12,18 @@ const SUFFIX: &str = ".sock";
 
 /// The bound socket; its file goes when this is dropped.
 pub(super) struct InnerSocket {
-    listener: UnixListener,
     /// Through the open directory, because a socket's path may not be longer than 107 bytes.
     path: PathBuf,
     _directory: File,
 }
 
 impl InnerSocket {
-    /// Binds a socket of this process, and removes those that killed brokers left.
+    /// Binds a socket of this process, and removes those that killed brokers left. The listener is
+    /// the only one there is: when tiny_http loses it, the edge must find nobody listening.
     ///
     /// # Errors
     /// The OS error.
-    pub(super) fn bind(state_dir: &Path) -> io::Result<Self> {
+    pub(super) fn bind(state_dir: &Path) -> io::Result<(Self, UnixListener)> {
         create_private(state_dir)?;
         let directory = File::open(state_dir)?;
         let through = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
@@ -38,23 +38,15 @@ impl InnerSocket {
         }
         let path = through.join(format!("{PREFIX}{}{SUFFIX}", std::process::id()));
         let listener = UnixListener::bind(&path)?;
-        Ok(Self {
-            listener,
+        let socket = Self {
             path,
             _directory: directory,
-        })
+        };
+        Ok((socket, listener))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The listener for tiny_http.
-    ///
-    /// # Errors
-    /// The OS error if no descriptor is left.
-    pub(super) fn listener(&self) -> io::Result<UnixListener> {
-        self.listener.try_clone()
     }
 }
 

@@ -43,6 +43,18 @@ impl Session {
         label(&self.id)
     }
 
+    /// Its client has a request.
+    pub(crate) fn touch(&self, now: Instant) {
+        *self.last_active.lock() = now;
+    }
+
+    /// Whether this is the protocol version it negotiated.
+    pub(crate) fn speaks(&self, version: &str) -> bool {
+        self.bridge
+            .get()
+            .is_some_and(|bridge| bridge.speaks(version))
+    }
+
     pub(crate) fn post(&self, exchange: Box<dyn Exchange>) {
         if let Some(bridge) = self.bridge.get() {
             bridge.post(exchange);

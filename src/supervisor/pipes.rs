@@ -13,6 +13,9 @@ use super::exit::Life;
 use super::{Event, Waker};
 
 const READ_SIZE_BYTES: usize = 8 * 1024;
+/// A child that reads nothing for so long, while there is something to read, is ended: nobody's
+/// request would ever be answered.
+const STDIN_STALL: Duration = Duration::from_secs(60);
 /// A child that has closed its stdout and does not end by itself can answer nothing any more.
 const CLOSED_GRACE: Duration = Duration::from_secs(2);
 
@@ -46,8 +49,13 @@ fn write_all(stdin: &OwnedFd, life: &Life, mut rest: &[u8]) -> bool {
                     PollFd::new(stdin, PollFlags::OUT),
                     PollFd::from_borrowed_fd(life.pidfd(), PollFlags::IN),
                 ];
-                wait(&mut fds, None);
-                if !fds[1].revents().is_empty() {
+                wait(&mut fds, Some(STDIN_STALL));
+                let [writable, ended] = fds.map(|fd| !fd.revents().is_empty());
+                if !writable && !ended {
+                    log::warn!("a child has not read its stdin for {STDIN_STALL:?}, killing it");
+                    life.kill(Signal::KILL);
+                }
+                if !writable {
                     return false;
                 }
             }
@@ -81,6 +89,7 @@ pub(super) fn read_lines(
     let mut lines = Lines::new(max_message);
     let mut open = true;
     let mut closed_at = None;
+    let mut killed = false;
     loop {
         let mut fds = [
             PollFd::from_borrowed_fd(life.pidfd(), PollFlags::IN),
@@ -93,10 +102,12 @@ pub(super) fn read_lines(
             // Without stdout, which would be ready for ever.
             let since = *closed_at.get_or_insert_with(Instant::now);
             let left = CLOSED_GRACE.saturating_sub(since.elapsed());
-            wait(&mut fds[..2], Some(left));
-            if left.is_zero() {
+            if left.is_zero() && !killed {
                 life.kill(Signal::KILL);
+                killed = true;
             }
+            // A process that cannot even be killed is waited for quietly.
+            wait(&mut fds[..2], (!killed).then_some(left));
         }
         let [ended, woken, readable] = fds.map(|fd| !fd.revents().is_empty());
         if woken {

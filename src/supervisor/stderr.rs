@@ -14,13 +14,14 @@ use rustix::io::Errno;
 
 use super::exit::Life;
 use super::pipes::wait;
+use crate::rate::{Rate, Verdict};
 
 const KEPT_LINES: usize = 100;
-/// Collected of one line; more is dropped.
-const LINE_MAX_BYTES: usize = 4096;
-/// Kept of one line. Less than is collected, so that a secret is found before it is cut in two.
+/// Kept of one line.
 const KEPT_CHARS: usize = 1024;
-const LOGGED_LINES_PER_SECOND: u32 = 50;
+/// Collected of one line: enough for any secret that begins in what is kept (values of an
+/// environment are at most 32 KiB), so that none is cut in two before it is found.
+const LINE_MAX_BYTES: usize = KEPT_CHARS * 4 + 32 * 1024;
 /// Shorter values stand in ordinary text by chance.
 const SECRET_MIN_BYTES: usize = 4;
 
@@ -60,16 +61,37 @@ impl StderrTail {
             .collect()
     }
 
-    /// Strikes secrets out, keeps the line, and returns what may be logged.
-    fn push(&self, line: &[u8]) -> String {
-        let mut text = String::from_utf8_lossy(line).into_owned();
-        for secret in &self.secrets {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), "***");
-            }
+    /// So many first characters of a text, with secrets struck out and on one line. A secret that
+    /// begins before the cut is struck out whole.
+    pub(crate) fn redact(&self, text: &str, max_chars: usize) -> String {
+        let mut out = String::new();
+        let (mut rest, mut taken) = (text, 0);
+        while taken < max_chars
+            && let Some(next) = rest.chars().next()
+        {
+            let secret = self
+                .secrets
+                .iter()
+                .find(|secret| rest.starts_with(secret.as_str()));
+            let len = match secret {
+                Some(secret) => {
+                    out.push_str("***");
+                    secret.len()
+                }
+                None => {
+                    out.push(if next.is_control() { ' ' } else { next });
+                    next.len_utf8()
+                }
+            };
+            taken += rest[..len].chars().count();
+            rest = &rest[len..];
         }
-        let visible = |c: char| if c.is_control() { ' ' } else { c };
-        let text: String = text.chars().take(KEPT_CHARS).map(visible).collect();
+        out
+    }
+
+    /// Keeps the line, and returns what may be logged.
+    fn push(&self, line: &[u8]) -> String {
+        let text = self.redact(&String::from_utf8_lossy(line), KEPT_CHARS);
         let mut lines = self.lines.lock();
         if lines.len() == KEPT_LINES {
             lines.pop_front();
@@ -150,7 +172,7 @@ impl StderrLines<'_> {
             return;
         }
         let text = self.tail.push(&self.line);
-        self.line.clear();
+        self.line = Vec::new(); // usually short, but a long one is not kept for the next
         let label = &self.tail.label;
         match self.rate.take(Instant::now()) {
             Verdict::Log { suppressed: 0 } => {}
@@ -160,46 +182,6 @@ impl StderrLines<'_> {
             Verdict::Suppress => return,
         }
         log::info!("child {label} stderr: {text}");
-    }
-}
-
-enum Verdict {
-    Log { suppressed: u32 },
-    Suppress,
-}
-
-/// Lines a second that may be logged.
-struct Rate {
-    since: Instant,
-    logged: u32,
-    suppressed: u32,
-}
-
-impl Rate {
-    fn new(now: Instant) -> Self {
-        Self {
-            since: now,
-            logged: 0,
-            suppressed: 0,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> Verdict {
-        if now.duration_since(self.since) >= Duration::from_secs(1) {
-            let suppressed = self.suppressed;
-            *self = Self {
-                since: now,
-                logged: 1,
-                suppressed: 0,
-            };
-            return Verdict::Log { suppressed };
-        }
-        if self.logged < LOGGED_LINES_PER_SECOND {
-            self.logged += 1;
-            return Verdict::Log { suppressed: 0 };
-        }
-        self.suppressed = self.suppressed.saturating_add(1);
-        Verdict::Suppress
     }
 }
 
@@ -218,16 +200,5 @@ mod tests {
         }
         assert_eq!(tail.last(2), ["line 148", "line 149"]);
         assert_eq!(tail.last(1000).len(), KEPT_LINES);
-    }
-
-    #[test]
-    fn logs_a_bounded_number_of_lines_a_second() {
-        let start = Instant::now();
-        let mut rate = Rate::new(start);
-        let logged = |rate: &mut Rate, at| matches!(rate.take(at), Verdict::Log { .. });
-        let count = (0..1000).filter(|_| logged(&mut rate, start)).count();
-        assert_eq!(count, 50);
-        let later = start + Duration::from_secs(1);
-        assert!(matches!(rate.take(later), Verdict::Log { suppressed: 950 }));
     }
 }

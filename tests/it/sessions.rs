@@ -149,12 +149,12 @@ fn without_a_valid_bearer_all_is_unauthorized_whatever_the_session_id() {
     };
     let bare = r#"Bearer realm="mcp-broker""#;
     let invalid = r#"Bearer realm="mcp-broker", error="invalid_token""#;
-    let malformed = r#"Bearer realm="mcp-broker", error="invalid_request""#;
     check(None, bare);
     check(Some("Bearer 0123456789"), invalid);
     check(Some(&format!("Bearer {}x", broker.token("alice"))), invalid);
-    check(Some(&format!("Basic {}", broker.token("alice"))), malformed);
-    check(Some("Bearer"), malformed);
+    // Another scheme is no credentials here (RFC 6750 section 3.1).
+    check(Some(&format!("Basic {}", broker.token("alice"))), bare);
+    check(Some("Bearer"), invalid);
     assert_eq!(alice.post(&ping()).status, 200);
     // The scheme's case does not matter (RFC 9110 section 11.1).
     let scheme = format!("bEARER {}", broker.token("alice"));

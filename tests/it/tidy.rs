@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 /// The layers of `src/main.rs`, lowest first. A module uses those below its own and itself; within
 /// a layer, those that stand in one entry.
 const LAYERS: [&[&str]; 7] = [
-    &["exit", "metrics", "clock", "thread", "jsonrpc", "mcp"],
+    &[
+        "exit", "metrics", "clock", "rate", "thread", "jsonrpc", "mcp",
+    ],
     &["auth", "demo", "edge", "supervisor"],
     &["bridge"],
     &["session"],

@@ -102,7 +102,7 @@ fn a_full_queue_takes_no_more() {
     }
     assert_eq!(rig.log.take(), [""; 0]);
     rig.bring("b", &ping(1000));
-    assert_eq!(rig.log.take(), ["b refused id=null TooManyInFlight"]);
+    assert_eq!(rig.log.take(), ["b refused id=1000 TooManyInFlight"]);
     assert_eq!(rig.next_queued(), ping(0));
     rig.bring("b", &ping(1001));
     assert_eq!(rig.log.take(), [""; 0]);
@@ -117,7 +117,7 @@ fn what_is_queued_when_the_session_ends_is_refused() {
     assert_eq!(rig.outbound.next(), None);
     assert_eq!(rig.log.take(), ["a refused id=1 SessionEnded"]);
     rig.bring("b", &ping(2));
-    assert_eq!(rig.log.take(), ["b refused id=null SessionEnded"]);
+    assert_eq!(rig.log.take(), ["b refused id=2 SessionEnded"]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn what_comes_when_the_writer_thread_has_gone_is_refused() {
     let mut rig = Rig::initialized("2025-11-25");
     let exchange = rig.exchange("a", Some(ping(1).as_bytes()));
     bridge.post(exchange);
-    assert_eq!(rig.log.take(), ["a refused id=null SessionEnded"]);
+    assert_eq!(rig.log.take(), ["a refused id=1 SessionEnded"]);
     assert_eq!(log.take(), [""; 0]);
     assert_eq!(bridge.in_flight(), 0);
 }

@@ -374,3 +374,36 @@ fn the_reaper_ends_sessions_of_the_revoked() {
     within_deadline("the reaper", move || drop(reaper));
     world.stop();
 }
+
+#[test]
+fn processes_on_their_way_out_take_places_too() {
+    let (hold, held) = bounded::<()>(0);
+    let hooks = Hooks {
+        stopping: Some(Box::new(move |_| {
+            let _ = held.recv(); // closed means go on
+        })),
+        ..Hooks::default()
+    };
+    let one = Options {
+        max_sessions: 1,
+        ..UNLIMITED
+    };
+    let world = World::with_hooks(one, hooks);
+    for _ in 0..ENDING_MIN {
+        let session = world.open("ann", 0).unwrap();
+        world.registry.close(session.id(), "test");
+    }
+    let reserved = world
+        .registry
+        .reserve("x", &principal("ann"), &server("a"), world.at(0));
+    assert!(matches!(reserved, Ok(Reserve::TooManyEnding)));
+    let waits = std::thread::scope(|scope| {
+        let opener = scope.spawn(|| world.open("ann", 0).map(|session| session.id().to_owned()));
+        // It waits until one of them has gone.
+        hold.send_timeout((), DEADLINE).unwrap();
+        opener.join().unwrap()
+    });
+    assert!(waits.is_ok());
+    drop(hold);
+    world.stop();
+}

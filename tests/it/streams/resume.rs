@@ -134,7 +134,7 @@ fn a_stream_that_is_kept_no_more_is_refused_and_takes_nothing_over() {
     let mut get = session.listen();
     let request = session.request("GET").header("Last-Event-ID", "99-1");
     let response = request.send(broker.addr());
-    assert_eq!((response.status, response.error_code()), (400, -32600));
+    assert_eq!((response.status, response.error_code()), (405, -32600));
     notify(&mut session, "notifications/tools/list_changed");
     assert_eq!(get.message()["method"], "notifications/tools/list_changed");
 }
@@ -149,5 +149,5 @@ fn nobody_resumes_the_stream_of_another_session() {
     stream.rest();
     let request = other.request("GET").header("Last-Event-ID", &first);
     let response = request.send(broker.addr());
-    assert_eq!((response.status, response.error_code()), (400, -32600));
+    assert_eq!((response.status, response.error_code()), (405, -32600));
 }
