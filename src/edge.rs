@@ -21,7 +21,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -139,6 +139,8 @@ struct Shared {
     options: Options,
     pool: Pool,
     upload_budget: UploadBudget,
+    /// Requests whose response has not begun.
+    waiting: AtomicUsize,
     stopping: AtomicBool,
     /// Responses are not waited for any more.
     cutting: AtomicBool,
@@ -168,6 +170,7 @@ impl Edge {
     pub(crate) fn start(options: Options, listener: Listener, inner: PathBuf) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             upload_budget: UploadBudget::new(options.max_body),
+            waiting: AtomicUsize::new(0),
             options,
             pool: Pool::new(inner),
             stopping: AtomicBool::new(false),

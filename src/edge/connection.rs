@@ -203,7 +203,7 @@ impl<'a> Connection<'a> {
         }
         let stall = self.shared.options.timings.stall;
         self.served = true;
-        let relay = Relay::new(self.socket, &inner, about, request);
+        let relay = Relay::new(self.socket, &inner, about, request, &self.shared.waiting);
         self.relaying.store(true, Ordering::Release);
         let relayed = relay.run(stall);
         self.relaying.store(false, Ordering::Release);

@@ -2,6 +2,7 @@
 //! client all the time: its going is noticed when it happens, not when something is written.
 
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -14,6 +15,13 @@ use super::response::{Request, Response};
 
 const READ_MIN_BYTES: usize = 4 * 1024;
 const READ_MAX_BYTES: usize = 64 * 1024;
+
+/// A call on a fast child is over by then.
+const AWAKE: Duration = Duration::from_micros(200);
+const NO_TIME: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 
 /// What became of a request.
 pub(super) enum Relayed {
@@ -42,6 +50,8 @@ pub(super) struct Relay<'a> {
     to_inner: Buffer,
     /// Held until the request is written.
     budget: Option<Budget<'a>>,
+    /// Held until the response begins.
+    waiting: Option<Waiting<'a>>,
     to_client: Buffer,
     read_size: usize,
     /// When the client last took something it was given.
@@ -93,6 +103,7 @@ impl<'a> Relay<'a> {
         inner: &'a UnixStream,
         about: Request,
         request: Outgoing<'a>,
+        waiting: &'a AtomicUsize,
     ) -> Self {
         Self {
             client,
@@ -103,6 +114,7 @@ impl<'a> Relay<'a> {
                 written: 0,
             },
             budget: Some(request.budget),
+            waiting: Some(Waiting::new(waiting)),
             to_client: Buffer {
                 bytes: Vec::new(),
                 written: 0,
@@ -167,8 +179,14 @@ impl<'a> Relay<'a> {
             &mut fds[..]
         };
         let timeout = Timespec::try_from(stall).ok().filter(|_| !flushed);
-        // EINTR is one more turn of the loop.
-        let _ = poll(watched, timeout.as_ref());
+        if !self
+            .waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.awake(watched))
+        {
+            // EINTR is one more turn of the loop.
+            let _ = poll(watched, timeout.as_ref());
+        }
         let [inner, client] = fds.map(|fd| fd.revents());
         let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         Ready {
@@ -186,11 +204,50 @@ impl<'a> Relay<'a> {
                 if len >= self.read_size {
                     self.read_size = (self.read_size * 2).min(READ_MAX_BYTES);
                 }
-                self.response.feed(&read, &mut self.to_client.bytes).is_ok()
+                let is_ok = self.response.feed(&read, &mut self.to_client.bytes).is_ok();
+                if self.response.has_begun() {
+                    self.waiting = None;
+                }
+                is_ok
             }
             Err(Errno::INTR | Errno::AGAIN) => true,
             Err(_) => false,
         }
+    }
+}
+
+/// One of the requests without a response yet.
+struct Waiting<'a> {
+    count: &'a AtomicUsize,
+    since: Instant,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self {
+            count,
+            since: Instant::now(),
+        }
+    }
+
+    /// Waits for a moment without sleeping, if this is the only request: when all threads sleep,
+    /// so does the processor, and to wake it takes longer than the whole call. True if something
+    /// has happened.
+    fn awake(&self, fds: &mut [PollFd<'_>]) -> bool {
+        while self.count.load(Ordering::Relaxed) == 1 && self.since.elapsed() < AWAKE {
+            if poll(fds, Some(&NO_TIME)).is_ok_and(|ready| ready > 0) {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
