@@ -107,16 +107,16 @@ impl<'a> Connection<'a> {
     fn read_head(&mut self) -> Result<Head, End> {
         let timings = &self.shared.options.timings;
         if self.buffer.is_empty() {
-            if self.served && !self.wait_readable(WARM)? {
+            let is_warm = self.served && self.wait_readable(WARM)?;
+            if !is_warm {
                 self.cool_down();
-            }
-            let idle = if self.served {
-                timings.idle
-            } else {
-                timings.head
-            };
-            if !self.wait_readable(idle)? {
-                return Err(End::Quiet);
+                let idle = match self.served {
+                    true => timings.idle,
+                    false => timings.head,
+                };
+                if !self.wait_readable(idle)? {
+                    return Err(End::Quiet);
+                }
             }
         }
         let deadline = Instant::now() + timings.head;
