@@ -18,7 +18,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -203,9 +202,4 @@ impl Departures {
             session.gone(connection);
         }
     }
-}
-
-/// The time of a request, read once.
-fn now() -> Instant {
-    Instant::now()
 }

@@ -136,7 +136,7 @@ impl Registry {
         let session = loop {
             match self.reserve(&id, principal, server, now)? {
                 Reserve::Taken(session) => break session,
-                Reserve::TooManyEnding if self.wait_for_an_end(deadline) => {}
+                Reserve::TooManyEnding if self.wait_for_room(principal, deadline) => {}
                 Reserve::TooManyEnding => return Err(OpenError::Full),
                 Reserve::UserFull(sessions) => {
                     if let Some(stalest) = stalest(sessions) {
@@ -216,14 +216,12 @@ impl Registry {
         Ok(Reserve::Taken(session))
     }
 
-    /// Waits until some process has ended; false if none did in time.
-    fn wait_for_an_end(&self, deadline: Instant) -> bool {
-        let mut sessions = self.sessions.lock();
-        let before: usize = sessions.ending.values().sum();
-        let is_same = |sessions: &mut Sessions| sessions.ending.values().sum::<usize>() >= before;
+    /// Waits until there is room beside the processes on their way out; false if none came in time.
+    fn wait_for_room(&self, principal: &Principal, deadline: Instant) -> bool {
+        let is_full = |sessions: &mut Sessions| sessions.too_many_ending(&self.options, principal);
         !self
             .settled
-            .wait_while_until(&mut sessions, is_same, deadline)
+            .wait_while_until(&mut self.sessions.lock(), is_full, deadline)
             .timed_out()
     }
 

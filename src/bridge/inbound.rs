@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::stream::{HEARTBEAT, REPLAY_AGE, REPLAY_BYTES, Stream, parse_event_id};
-use super::table::{Claimed, Orphan};
+use super::table::Claimed;
 use super::{Errand, Exchange, Refusal, Reply, Shared};
 use crate::jsonrpc::{self, Id, Kind, Message, code};
 use crate::rate::{Rate, Verdict};
@@ -86,12 +86,12 @@ impl Inbound {
             self.open_stream(post, now);
         }
         let cancelled = self.shared.table.lock().take_cancelled(now);
-        for (orphan, claimed) in cancelled {
+        for (_, claimed) in cancelled {
             // Cancelled requests get no answer, only an end.
-            self.open_stream(orphan.post, now);
+            self.open_stream(claimed.post, now);
             drop(claimed.only);
             if claimed.is_last {
-                self.end_stream(orphan.post, now);
+                self.end_stream(claimed.post, now);
             }
         }
         self.tend_streams(now);
@@ -395,7 +395,7 @@ impl Inbound {
     /// Answers everybody with an error, and ends all streams.
     fn end_all(&mut self, message: impl Fn(bool) -> String, now: Instant) {
         let orphans = self.shared.table.lock().close();
-        for (Orphan { id_text, .. }, claimed) in orphans {
+        for (id_text, claimed) in orphans {
             let message = message(claimed.is_initialize);
             match claimed.only {
                 Some(Some(exchange)) if claimed.is_initialize => {

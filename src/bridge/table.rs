@@ -68,12 +68,6 @@ pub(super) struct Claimed {
     pub(super) is_last: bool,
 }
 
-/// A request that nobody will answer any more.
-pub(super) struct Orphan {
-    pub(super) post: u64,
-    pub(super) id_text: Box<str>,
-}
-
 #[derive(Default)]
 pub(super) struct Table {
     pending: HashMap<Id, Pending>,
@@ -272,7 +266,7 @@ impl Table {
     }
 
     /// Takes the cancelled requests that were not answered in time.
-    pub(super) fn take_cancelled(&mut self, now: Instant) -> Vec<(Orphan, Claimed)> {
+    pub(super) fn take_cancelled(&mut self, now: Instant) -> Vec<(Box<str>, Claimed)> {
         let late = |pending: &Pending| {
             pending
                 .cancelled
@@ -284,23 +278,18 @@ impl Table {
     }
 
     /// Takes all requests; none can be entered afterwards.
-    pub(super) fn close(&mut self) -> Vec<(Orphan, Claimed)> {
+    pub(super) fn close(&mut self) -> Vec<(Box<str>, Claimed)> {
         self.closed = true;
         self.streams_due = None;
         let ids: Vec<Id> = self.pending.keys().cloned().collect();
         ids.iter().filter_map(|id| self.take(id)).collect()
     }
 
-    fn take(&mut self, id: &Id) -> Option<(Orphan, Claimed)> {
+    /// Takes a request that nobody will answer any more, with the text of its id.
+    fn take(&mut self, id: &Id) -> Option<(Box<str>, Claimed)> {
         let id_text = self.pending.get(id)?.id_text.clone();
         let claimed = self.claim(id)?;
-        Some((
-            Orphan {
-                post: claimed.post,
-                id_text,
-            },
-            claimed,
-        ))
+        Some((id_text, claimed))
     }
 
     /// The posts that have waited long enough to become streams.

@@ -2,7 +2,7 @@
 //! "Streamable HTTP").
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tiny_http::{Method, Request};
 
@@ -10,7 +10,7 @@ use super::exchange::HttpExchange;
 use super::open::{Opening, open_elsewhere};
 use super::reply::{self, Answer, Face};
 use super::request::Incoming;
-use super::{App, now, refuse};
+use super::{App, refuse};
 use crate::mcp;
 use crate::session::Session;
 
@@ -54,7 +54,7 @@ pub(super) fn serve(
                 Method::Get => session.listen(exchange, incoming.last_event_id),
                 _ => {
                     // Only this is use: a GET may be a stream that reconnects by itself for ever.
-                    session.touch(now());
+                    session.touch(Instant::now());
                     session.post(exchange);
                 }
             }

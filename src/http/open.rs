@@ -2,11 +2,11 @@
 //! a body and a process, so it happens on a thread of its own (`open`), not in the accept loop.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::exchange::HttpExchange;
 use super::reply::Answer;
-use super::{App, OPENERS_MAX, now};
+use super::{App, OPENERS_MAX};
 use crate::auth::Principal;
 use crate::bridge::Exchange;
 use crate::jsonrpc::{self, Kind, ParseError};
@@ -71,17 +71,20 @@ fn open_session(app: &App, opening: &Opening) -> Result<Arc<Session>, Answer> {
         server,
         ..
     } = opening;
-    let session = app.registry.open(principal, server, now()).map_err(|why| {
-        if let OpenError::Spawn(message) = &why {
-            log::error!("no session for user={}: {message}", principal.name);
-        } else {
-            log::warn!(
-                "no session for user={} server={server}: {why:?}",
-                principal.name
-            );
-        }
-        Answer::OpenFailed(why)
-    })?;
+    let session = app
+        .registry
+        .open(principal, server, Instant::now())
+        .map_err(|why| {
+            if let OpenError::Spawn(message) = &why {
+                log::error!("no session for user={}: {message}", principal.name);
+            } else {
+                log::warn!(
+                    "no session for user={} server={server}: {why:?}",
+                    principal.name
+                );
+            }
+            Answer::OpenFailed(why)
+        })?;
     // The token may have been revoked while the child started, when the reaper could not see this
     // session yet.
     if let Err(why) = app
