@@ -51,6 +51,9 @@ Options of serve and check (all but --config can stand in the file, under \"brok
   --gone-status STATUS        answer to an ended session: 404 or 410 [404]
   --public-url URL            the URL that clients use, where a proxy stands in front
   --allow-origin ORIGIN       let web pages of ORIGIN in; can be repeated
+  --admin ADDR                serve metrics on ADDR:PORT (loopback) or unix:PATH
+  --run-as WHO                run servers as user WHO, UID:GID, one uid of FROM-TO for
+                              each of your users, or root [61184-65519 when run by root]
   --log LEVEL                 off, error, warn, info, debug or trace [$RUST_LOG, or info]
 
 Options of token:

@@ -7,12 +7,15 @@
 //! ```
 //!
 //! `json` gives each value its line · `settings` is the table of flags and `broker` keys ·
-//! `servers` reads `mcpServers` · `template` is one `env` value · `address`, `units` and `nearest`
-//! are pure helpers of those.
+//! `servers` reads `mcpServers`, `server_options` what the broker may be told about one of them ·
+//! `template` is one `env` value · `address`, `run_as`, `units` and `nearest` are pure helpers of
+//! those.
 
 mod address;
 mod json;
 mod nearest;
+mod run_as;
+mod server_options;
 mod servers;
 mod settings;
 mod template;
@@ -29,6 +32,8 @@ use std::time::Duration;
 
 pub(crate) use address::{Listen, PublicUrl};
 pub(crate) use nearest::nearest;
+pub(crate) use run_as::RunAs;
+pub(crate) use server_options::{ChildLimits, ServerOptions};
 pub(crate) use servers::{Server, ServerCommand};
 pub(crate) use settings::{SETTINGS, Settings, Shape};
 
@@ -59,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) max_sessions_per_user: usize,
     /// How long a session may go without a request. `None`: for ever.
     pub(crate) idle_timeout: Option<Duration>,
+    /// How long a session may last, whatever it does. `None`: for ever.
+    pub(crate) max_session_age: Option<Duration>,
     /// How long a shutdown waits for requests in flight.
     pub(crate) drain: Duration,
     /// How long a child may take to answer `initialize`.
@@ -73,6 +80,10 @@ pub(crate) struct Config {
     pub(crate) max_message: usize,
     /// Requests in flight in one session.
     pub(crate) max_in_flight: usize,
+    /// Requests in flight in all sessions of one user. 0: unlimited.
+    pub(crate) max_in_flight_per_user: usize,
+    /// No session is opened while less memory is available, in bytes. 0: not looked at.
+    pub(crate) min_free_memory: u64,
     pub(crate) max_connections: usize,
     /// 0: unlimited.
     pub(crate) max_connections_per_address: usize,
@@ -84,6 +95,12 @@ pub(crate) struct Config {
     pub(crate) allowed_origins: Vec<String>,
     /// Whose `X-Forwarded-For` is believed.
     pub(crate) trusted_proxies: Vec<IpAddr>,
+    /// Where metrics are served: a loopback address or a Unix socket. `None`: nowhere.
+    pub(crate) admin: Option<Listen>,
+    /// Whose rights children run with. `None`: the broker's own, but never root's.
+    pub(crate) run_as: Option<RunAs>,
+    /// Whether a user's private `HOME` stays when their last session has ended.
+    pub(crate) keep_homes: bool,
     /// A filter of env_logger, from the setting or from `RUST_LOG`. `None`: the default level.
     pub(crate) log: Option<String>,
     /// At least one.
@@ -103,6 +120,8 @@ const DEFAULT_KILL_GRACE: Duration = Duration::from_secs(3);
 const DEFAULT_MAX_BODY_BYTES: usize = 4 << 20;
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 16 << 20;
 const DEFAULT_MAX_IN_FLIGHT: usize = 64;
+const DEFAULT_MAX_IN_FLIGHT_PER_USER: usize = 256;
+const DEFAULT_MIN_FREE_MEMORY_BYTES: usize = 64 << 20;
 const DEFAULT_MAX_CONNECTIONS: usize = 4096;
 const DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: usize = 256;
 const DEFAULT_GONE_STATUS: u16 = 404;
@@ -166,6 +185,7 @@ pub(crate) fn load(
             .unwrap_or(DEFAULT_MAX_SESSIONS_PER_USER),
         idle_timeout: Some(settings.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT))
             .filter(|time| !time.is_zero()),
+        max_session_age: settings.max_session_age.filter(|time| !time.is_zero()),
         drain: settings.drain.unwrap_or(DEFAULT_DRAIN),
         start_timeout: settings.start_timeout.unwrap_or(DEFAULT_START_TIMEOUT),
         stop_grace: settings.stop_grace.unwrap_or(DEFAULT_STOP_GRACE),
@@ -173,6 +193,12 @@ pub(crate) fn load(
         max_body: settings.max_body.unwrap_or(DEFAULT_MAX_BODY_BYTES),
         max_message: settings.max_message.unwrap_or(DEFAULT_MAX_MESSAGE_BYTES),
         max_in_flight: settings.max_in_flight.unwrap_or(DEFAULT_MAX_IN_FLIGHT),
+        max_in_flight_per_user: settings
+            .max_in_flight_per_user
+            .unwrap_or(DEFAULT_MAX_IN_FLIGHT_PER_USER),
+        min_free_memory: settings
+            .min_free_memory
+            .unwrap_or(DEFAULT_MIN_FREE_MEMORY_BYTES) as u64,
         max_connections: settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS),
         max_connections_per_address: settings
             .max_connections_per_address
@@ -183,6 +209,9 @@ pub(crate) fn load(
         trusted_proxies: settings
             .trusted_proxies
             .unwrap_or(DEFAULT_TRUSTED_PROXIES.to_vec()),
+        admin: settings.admin,
+        run_as: settings.run_as,
+        keep_homes: settings.keep_homes.unwrap_or(false),
         log: settings
             .log
             .or_else(|| env("RUST_LOG"))

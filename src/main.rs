@@ -4,6 +4,7 @@
 //! holds this):
 //!
 //! - `serve`, `check`: wiring; the only ones that know all others
+//! - `spawner`: how a session gets its child
 //! - `cli`, `config`, `launch`: what the operator wants
 //! - `http`: tiny_http's accept loop, routes, statuses, event streams
 //! - `session`: which session id belongs to whom and to which child
@@ -30,6 +31,7 @@ mod metrics;
 mod rate;
 mod serve;
 mod session;
+mod spawner;
 mod supervisor;
 mod thread;
 

@@ -13,15 +13,13 @@ use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::auth::{Authenticator, TokenError, TokenStore};
-use crate::bridge::{self, Bridge};
-use crate::config::{Config, Listen, Server};
+use crate::config::{Config, Listen};
 use crate::edge::{self, Edge, Listener};
 use crate::http::{self, App, Policy};
-use crate::launch;
 use crate::metrics;
 use crate::session::reaper::Reaper;
-use crate::session::{self, Backend, Registry, SpawnFn, SpawnRequest};
-use crate::supervisor::{Child, Event, Limits, Waker};
+use crate::session::{self, Registry, SpawnFn};
+use crate::spawner::Spawner;
 use crate::thread;
 use inner::InnerSocket;
 
@@ -347,89 +345,7 @@ fn registry(config: &Config, open_files: Rlimit) -> Arc<Registry> {
         max_sessions_per_user: config.max_sessions_per_user,
         idle_timeout: config.idle_timeout,
     };
-    let spawner = Spawner {
-        servers: config.servers.clone(),
-        limits: Limits {
-            max_message: config.max_message,
-            stop_grace: config.stop_grace,
-            kill_grace: config.kill_grace,
-            open_files,
-        },
-        max_in_flight: config.max_in_flight,
-        start_timeout: config.start_timeout,
-    };
+    let spawner = Spawner::new(config, open_files);
     let spawn: SpawnFn = Box::new(move |request| spawner.spawn(request));
     Registry::new(options, spawn)
-}
-
-/// How a session gets its child.
-struct Spawner {
-    servers: Vec<Server>,
-    limits: Limits,
-    max_in_flight: usize,
-    start_timeout: Duration,
-}
-
-impl Spawner {
-    fn spawn(&self, request: SpawnRequest<'_>) -> Result<Backend, String> {
-        let SpawnRequest {
-            server,
-            principal,
-            session,
-            label,
-            ended,
-        } = request;
-        let server = self.server(server)?;
-        let launch = launch::prepare(server, principal, label)
-            .map_err(|why| format!("server \"{}\": {why}", server.name))?;
-        let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
-        let tail = Arc::clone(&launch.stderr);
-        let (bridge, mut outbound, mut inbound) = Bridge::new(bridge::Options {
-            server: server.name.clone(),
-            session: session.to_owned(),
-            label: label.to_owned(),
-            max_in_flight: self.max_in_flight,
-            start_timeout: self.start_timeout,
-            wake: {
-                let waker = waker.clone();
-                Box::new(move || waker.wake())
-            },
-            ended,
-            redact: {
-                let tail = Arc::clone(&tail);
-                Box::new(move |text, max_chars| tail.redact(text, max_chars))
-            },
-            stderr: Box::new(move |count| tail.last(count)),
-        });
-        let child = Child::start(
-            launch,
-            self.limits,
-            waker,
-            move || outbound.next(),
-            move |event| match event {
-                Event::Line(line) => inbound.line(line, Instant::now()),
-                Event::TooLong => inbound.line_too_long(),
-                Event::Woken => inbound.service(Instant::now()),
-                Event::Exited(reason) => inbound.exited(&reason.to_string(), Instant::now()),
-            },
-        )
-        .map_err(|error| format!("server \"{}\": {error}", server.name))?;
-        log::debug!(
-            "child {label} started pid={} user={}",
-            child.pid(),
-            principal.name
-        );
-        bridge.connect(Box::new(child.write_now()));
-        let killer = child.killer();
-        Ok(Backend {
-            bridge,
-            stop: Box::new(move || child.stop()),
-            kill: Box::new(move || killer.kill()),
-        })
-    }
-
-    fn server(&self, name: &str) -> Result<&Server, String> {
-        let found = self.servers.iter().find(|server| server.name == name);
-        found.ok_or_else(|| format!("no server \"{name}\""))
-    }
 }

@@ -40,6 +40,17 @@ impl Listen {
         })
     }
 
+    /// An address that only this machine can reach.
+    pub(super) fn parse_local(text: &str) -> Result<Self, String> {
+        let listen = Self::parse(text)?;
+        match listen.is_local() {
+            true => Ok(listen),
+            false => Err(format!(
+                "other machines can reach {listen}: use 127.0.0.1, [::1] or unix:/PATH"
+            )),
+        }
+    }
+
     /// Whether only programs of this machine can connect.
     pub(crate) fn is_local(&self) -> bool {
         match self {

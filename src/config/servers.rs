@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::auth;
 
 use super::json::{Entry, Fault, Node};
+use super::server_options::ServerOptions;
 use super::template::Template;
 
 /// A configured stdio MCP server.
@@ -19,6 +20,8 @@ pub(crate) struct Server {
     pub(crate) env: Vec<(String, Template)>,
     /// Absolute. `None`: the broker's own.
     pub(crate) cwd: Option<PathBuf>,
+    /// Its `broker` object.
+    pub(crate) options: ServerOptions,
 }
 
 /// What a child runs.
@@ -136,6 +139,7 @@ fn read_server(
     remarks: &mut Vec<Fault>,
 ) -> Result<Server, Fault> {
     let (mut command, mut args, mut env, mut cwd) = (None, Vec::new(), Vec::new(), None);
+    let mut options = ServerOptions::default();
     for member in members {
         let value = &member.value;
         match member.key.as_str() {
@@ -152,7 +156,7 @@ fn read_server(
                 )));
             }
             "disabled" | "enabled" => {}
-            "broker" => check_broker(value)?,
+            "broker" => options = ServerOptions::read(value)?,
             key => match IGNORED.iter().find(|(ignored, _)| *ignored == key) {
                 Some((_, why)) => {
                     remarks.push(member.at.fault(format!("{key:?} is ignored: {why}")))
@@ -171,6 +175,7 @@ fn read_server(
         command: ServerCommand::Program { command, args },
         env,
         cwd,
+        options,
     })
 }
 
@@ -245,15 +250,6 @@ fn check_transport(value: &Node<'_>) -> Result<(), Fault> {
     }
 }
 
-/// What is the broker's own about one server stands in its entry's `broker` object. Nothing can be
-/// said there so far.
-fn check_broker(value: &Node<'_>) -> Result<(), Fault> {
-    match value.entries()?.first() {
-        Some(entry) => Err(entry.unknown([])),
-        None => Ok(()),
-    }
-}
-
 /// The longest name of a server, in bytes.
 const NAME_BYTES: usize = 64;
 
@@ -291,6 +287,7 @@ pub(super) fn from_command_line(command: &str, args: &[String]) -> Server {
         command,
         env: Vec::new(),
         cwd: None,
+        options: ServerOptions::default(),
     }
 }
 
@@ -301,5 +298,6 @@ pub(super) fn demo() -> Server {
         command: ServerCommand::DemoServer,
         env: Vec::new(),
         cwd: None,
+        options: ServerOptions::default(),
     }
 }

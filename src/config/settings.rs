@@ -11,6 +11,7 @@ use log::LevelFilter;
 
 use super::address::{self, Listen, PublicUrl};
 use super::json::{Fault, Node};
+use super::run_as::RunAs;
 use super::units;
 
 /// What was said. `None`: nothing.
@@ -22,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) max_sessions: Option<usize>,
     pub(crate) max_sessions_per_user: Option<usize>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_session_age: Option<Duration>,
     pub(crate) drain: Option<Duration>,
     pub(crate) start_timeout: Option<Duration>,
     pub(crate) stop_grace: Option<Duration>,
@@ -29,12 +31,17 @@ pub(crate) struct Settings {
     pub(crate) max_body: Option<usize>,
     pub(crate) max_message: Option<usize>,
     pub(crate) max_in_flight: Option<usize>,
+    pub(crate) max_in_flight_per_user: Option<usize>,
+    pub(crate) min_free_memory: Option<usize>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_connections_per_address: Option<usize>,
     pub(crate) gone_status: Option<u16>,
     pub(crate) public_url: Option<PublicUrl>,
     pub(crate) allowed_origins: Option<Vec<String>>,
     pub(crate) trusted_proxies: Option<Vec<IpAddr>>,
+    pub(crate) admin: Option<Listen>,
+    pub(crate) run_as: Option<RunAs>,
+    pub(crate) keep_homes: Option<bool>,
     pub(crate) log: Option<String>,
 }
 
@@ -64,15 +71,18 @@ const SESSIONS: RangeInclusive<usize> = 0..=100_000;
 const CONNECTIONS: RangeInclusive<usize> = 1..=100_000;
 const CONNECTIONS_PER_ADDRESS: RangeInclusive<usize> = 0..=100_000;
 const IN_FLIGHT: RangeInclusive<usize> = 1..=10_000;
+const IN_FLIGHT_PER_USER: RangeInclusive<usize> = 0..=100_000;
+const FREE_MEMORY_BYTES: RangeInclusive<usize> = 0..=1 << 40;
 const BODY_BYTES: RangeInclusive<usize> = 1 << 10..=64 << 20;
 const MESSAGE_BYTES: RangeInclusive<usize> = 1 << 10..=256 << 20;
 const IDLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(365 * 24);
+const AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(365 * 24);
 const START: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
 
 /// Every setting, in the order of the help.
-pub(crate) static SETTINGS: [Setting; 20] = [
+pub(crate) static SETTINGS: [Setting; 26] = [
     one("listen", Some("--listen"), |s, text| {
         put(&mut s.listen, Listen::parse(text))
     }),
@@ -117,8 +127,23 @@ pub(crate) static SETTINGS: [Setting; 20] = [
         |s| s.allowed_origins = Some(Vec::new()),
         |s, text| add(&mut s.allowed_origins, address::origin(text)),
     ),
+    one("admin", Some("--admin"), |s, text| {
+        put(&mut s.admin, Listen::parse_local(text))
+    }),
+    one("run_as", Some("--run-as"), |s, text| {
+        put(&mut s.run_as, RunAs::parse(text))
+    }),
     one("log", Some("--log"), |s, text| {
         put(&mut s.log, log_filter(text))
+    }),
+    Setting {
+        key: "keep_homes",
+        flag: None,
+        shape: Shape::Switch,
+        set: |s, text| put(&mut s.keep_homes, Ok(text == "true")),
+    },
+    one("max_session_age", None, |s, text| {
+        put(&mut s.max_session_age, units::duration(text, AGE))
     }),
     one("start_timeout", None, |s, text| {
         put(&mut s.start_timeout, units::duration(text, START))
@@ -131,6 +156,15 @@ pub(crate) static SETTINGS: [Setting; 20] = [
     }),
     one("max_in_flight", None, |s, text| {
         put(&mut s.max_in_flight, units::count(text, IN_FLIGHT))
+    }),
+    one("max_in_flight_per_user", None, |s, text| {
+        put(
+            &mut s.max_in_flight_per_user,
+            units::count(text, IN_FLIGHT_PER_USER),
+        )
+    }),
+    one("min_free_memory", None, |s, text| {
+        put(&mut s.min_free_memory, units::size(text, FREE_MEMORY_BYTES))
     }),
     one("max_connections", None, |s, text| {
         put(&mut s.max_connections, units::count(text, CONNECTIONS))
@@ -234,6 +268,7 @@ impl Settings {
             max_sessions: self.max_sessions.or(other.max_sessions),
             max_sessions_per_user: self.max_sessions_per_user.or(other.max_sessions_per_user),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
+            max_session_age: self.max_session_age.or(other.max_session_age),
             drain: self.drain.or(other.drain),
             start_timeout: self.start_timeout.or(other.start_timeout),
             stop_grace: self.stop_grace.or(other.stop_grace),
@@ -241,6 +276,8 @@ impl Settings {
             max_body: self.max_body.or(other.max_body),
             max_message: self.max_message.or(other.max_message),
             max_in_flight: self.max_in_flight.or(other.max_in_flight),
+            max_in_flight_per_user: self.max_in_flight_per_user.or(other.max_in_flight_per_user),
+            min_free_memory: self.min_free_memory.or(other.min_free_memory),
             max_connections: self.max_connections.or(other.max_connections),
             max_connections_per_address: self
                 .max_connections_per_address
@@ -249,6 +286,9 @@ impl Settings {
             public_url: self.public_url.or(other.public_url),
             allowed_origins: self.allowed_origins.or(other.allowed_origins),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
+            admin: self.admin.or(other.admin),
+            run_as: self.run_as.or(other.run_as),
+            keep_homes: self.keep_homes.or(other.keep_homes),
             log: self.log.or(other.log),
         }
     }

@@ -128,6 +128,27 @@ fn a_file_can_say_everything() {
     assert!(config.auth);
     assert_eq!((config.max_sessions, config.max_sessions_per_user), (0, 4));
     assert_eq!(config.idle_timeout, None);
+    assert_eq!(config.max_session_age, Some(Duration::from_hours(24)));
+    assert_eq!(
+        (config.max_in_flight_per_user, config.min_free_memory),
+        (32, 128 << 20)
+    );
+    assert_eq!(config.run_as, Some(RunAs::Uids(60000..=60999)));
+    assert!(config.keep_homes);
+    assert_eq!(
+        config.servers[0].options,
+        ServerOptions {
+            revive: Some(Duration::from_hours(7 * 24)),
+            park: Some(Duration::from_secs(60)),
+            isolate: false,
+            limits: ChildLimits {
+                memory_max: Some(512 << 20),
+                pids_max: Some(64),
+                file_size_max: Some(1 << 30),
+                open_files_max: Some(1024),
+            },
+        }
+    );
     assert_eq!(
         (config.drain, config.start_timeout),
         (Duration::from_secs(5), Duration::from_secs(60))
@@ -241,11 +262,17 @@ fn each_setting_wins_over_the_same_setting_only() {
         ("gone_status", "404", "410"),
         ("public_url", "http://a", "http://b"),
         ("allowed_origins", "http://a", "http://b"),
+        ("admin", "127.0.0.1:1", "127.0.0.1:2"),
+        ("run_as", "a", "b"),
         ("log", "info", "debug"),
+        ("keep_homes", "true", "false"),
+        ("max_session_age", "1s", "2s"),
         ("start_timeout", "1s", "2s"),
         ("stop_grace", "1s", "2s"),
         ("kill_grace", "1s", "2s"),
         ("max_in_flight", "1", "2"),
+        ("max_in_flight_per_user", "1", "2"),
+        ("min_free_memory", "1", "2"),
         ("max_connections", "1", "2"),
         ("max_connections_per_address", "1", "2"),
         ("trusted_proxies", "10.0.0.1", "10.0.0.2"),

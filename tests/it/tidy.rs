@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers of `src/main.rs`, lowest first. A module uses those below its own and itself; within
 /// a layer, those that stand in one entry.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &[
         "exit", "metrics", "clock", "rate", "thread", "jsonrpc", "mcp",
     ],
@@ -15,6 +15,7 @@ const LAYERS: [&[&str]; 7] = [
     &["session"],
     &["http"],
     &["config", "cli", "launch"],
+    &["spawner"],
     &["check", "serve", "main"],
 ];
 /// Words that all share know each other, and so do the ways in which an operator speaks.

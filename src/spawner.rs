@@ -1,0 +1,103 @@
+//! How a session gets its child: the command of its server, a bridge, and the process between them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Rlimit;
+
+use crate::bridge::{self, Bridge};
+use crate::config::{Config, Server};
+use crate::launch;
+use crate::session::{Backend, SpawnRequest};
+use crate::supervisor::{Child, Event, Limits, Waker};
+
+/// Starts the children of all servers.
+pub(crate) struct Spawner {
+    servers: Vec<Server>,
+    limits: Limits,
+    max_in_flight: usize,
+    start_timeout: Duration,
+}
+
+impl Spawner {
+    /// `open_files` is the limit that the broker was started with.
+    pub(crate) fn new(config: &Config, open_files: Rlimit) -> Self {
+        Self {
+            servers: config.servers.clone(),
+            limits: Limits {
+                max_message: config.max_message,
+                stop_grace: config.stop_grace,
+                kill_grace: config.kill_grace,
+                open_files,
+            },
+            max_in_flight: config.max_in_flight,
+            start_timeout: config.start_timeout,
+        }
+    }
+
+    /// Starts a child with its bridge.
+    ///
+    /// # Errors
+    /// One line that says which server, and what is missing or what the operating system said.
+    pub(crate) fn spawn(&self, request: SpawnRequest<'_>) -> Result<Backend, String> {
+        let SpawnRequest {
+            server,
+            principal,
+            session,
+            label,
+            ended,
+        } = request;
+        let server = self.server(server)?;
+        let launch = launch::prepare(server, principal, label)
+            .map_err(|why| format!("server \"{}\": {why}", server.name))?;
+        let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
+        let tail = Arc::clone(&launch.stderr);
+        let (bridge, mut outbound, mut inbound) = Bridge::new(bridge::Options {
+            server: server.name.clone(),
+            session: session.to_owned(),
+            label: label.to_owned(),
+            max_in_flight: self.max_in_flight,
+            start_timeout: self.start_timeout,
+            wake: {
+                let waker = waker.clone();
+                Box::new(move || waker.wake())
+            },
+            ended,
+            redact: {
+                let tail = Arc::clone(&tail);
+                Box::new(move |text, max_chars| tail.redact(text, max_chars))
+            },
+            stderr: Box::new(move |count| tail.last(count)),
+        });
+        let child = Child::start(
+            launch,
+            self.limits,
+            waker,
+            move || outbound.next(),
+            move |event| match event {
+                Event::Line(line) => inbound.line(line, Instant::now()),
+                Event::TooLong => inbound.line_too_long(),
+                Event::Woken => inbound.service(Instant::now()),
+                Event::Exited(reason) => inbound.exited(&reason.to_string(), Instant::now()),
+            },
+        )
+        .map_err(|error| format!("server \"{}\": {error}", server.name))?;
+        log::debug!(
+            "child {label} started pid={} user={}",
+            child.pid(),
+            principal.name
+        );
+        bridge.connect(Box::new(child.write_now()));
+        let killer = child.killer();
+        Ok(Backend {
+            bridge,
+            stop: Box::new(move || child.stop()),
+            kill: Box::new(move || killer.kill()),
+        })
+    }
+
+    fn server(&self, name: &str) -> Result<&Server, String> {
+        let found = self.servers.iter().find(|server| server.name == name);
+        found.ok_or_else(|| format!("no server \"{name}\""))
+    }
+}
