@@ -2,11 +2,9 @@
 //! Knows nothing of HTTP beyond the text of that header, and nothing of sessions; whoever holds
 //! sessions asks [`Authenticator::refresh`] whose must end.
 //!
-//! `tokens` is the file of static tokens · `command` is `mcp-broker token` · `private_file` keeps
-//! files from other users.
+//! `tokens` is the file of static tokens · `command` is `mcp-broker token`.
 
 mod command;
-mod private_file;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -7,12 +7,16 @@
 //! writes to a client once a request is on its way, so no stream needs a lock. It knows neither
 //! processes nor HTTP: a client is an [`Exchange`].
 
+mod handshake;
 mod inbound;
 mod outbound;
+mod quota;
+mod replay;
 mod stream;
 mod table;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,8 +26,10 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
 use crate::jsonrpc::ParseError;
+pub(crate) use handshake::Handshake;
 pub(crate) use inbound::Inbound;
 pub(crate) use outbound::Outbound;
+pub(crate) use quota::Quota;
 use table::Table;
 
 /// One HTTP request of a client that waits for its response.
@@ -89,6 +95,8 @@ pub(crate) enum Refusal {
     StreamOver,
     /// More requests are in flight, or waiting, than a session may have.
     TooManyInFlight,
+    /// More requests are in flight than a principal may have in all of its sessions.
+    TooManyInFlightOfUser,
     /// The child could not be started, or ended before it answered `initialize`.
     StartFailed(String),
     /// The broker is shutting down: what is in flight may finish, nothing new begins.
@@ -97,6 +105,43 @@ pub(crate) enum Refusal {
     ClientGone,
     /// The session has ended meanwhile.
     SessionEnded,
+}
+
+/// Why a bridge can serve no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client of `initialize` has gone: nobody will ever know the session's id.
+    ClientGone,
+    /// The child has not answered `initialize` as it should: `why` for the log, `detail` with the
+    /// server's name and the child's last words.
+    StartFailed { why: String, detail: String },
+    /// The child has ended, likewise.
+    Exited { why: String, detail: String },
+    /// A panic.
+    Fault,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientGone => "its client went before it was initialized",
+            Self::StartFailed { why, .. } | Self::Exited { why, .. } => why,
+            Self::Fault => "a fault in the broker",
+        })
+    }
+}
+
+/// Whom a bridge serves; called from its threads, never with a lock held.
+pub(crate) trait Host: Send + Sync {
+    /// The bridge can serve no more; only the first call counts.
+    fn ended(&self, end: End);
+
+    /// The client has told the child something that a new child would have to be told again. The
+    /// child's answer goes to the client only after this returns.
+    fn changed(&self, session: &str, handshake: &Handshake);
+
+    /// After [`Bridge::park`]: whether the bridge is free for another session now.
+    fn parked(&self, is_free: bool);
 }
 
 /// Gives so many first characters of a text, without the secrets in it.
@@ -108,16 +153,18 @@ pub(crate) struct Options {
     pub(crate) server: String,
     /// The session id to announce.
     pub(crate) session: String,
-    /// Short session id, for log lines.
+    /// Short id of the first session, for log lines.
     pub(crate) label: String,
     pub(crate) max_in_flight: usize,
+    /// Requests in flight of the principal.
+    pub(crate) quota: Arc<Quota>,
+    /// What a child told before is to be told again, since when.
+    pub(crate) replay: Option<(Handshake, Instant)>,
     /// How long the child may take to answer `initialize`.
     pub(crate) start_timeout: Duration,
     /// Interrupts the reader thread: it shall call [`Inbound::service`].
     pub(crate) wake: Box<dyn Fn() + Send + Sync>,
-    /// Called when the bridge can serve no more, with what the log shall say; only the first call
-    /// counts.
-    pub(crate) ended: Box<dyn Fn(&str) + Send + Sync>,
+    pub(crate) host: Box<dyn Host>,
     /// For what the child wrote, before it is logged.
     pub(crate) redact: Redact,
     /// So many last lines of the child's stderr, secrets struck out.
@@ -174,22 +221,34 @@ enum Errand {
     },
     /// The client at the other end of a connection has gone.
     Gone { connection: u64 },
+    /// The session has ended, and the child may get another one: let go of what is left.
+    Park,
     /// The session ends: answer everybody.
     Close,
 }
 
 impl Bridge {
     /// The three faces of a new bridge.
-    pub(crate) fn new(options: Options) -> (Self, Outbound, Inbound) {
+    pub(crate) fn new(mut options: Options) -> (Self, Outbound, Inbound) {
         let (sender, receiver) = bounded(INBOX_LEN);
+        let mut table = Table::new(options.session.clone(), Arc::clone(&options.quota));
+        let (script, prompter) = match options.replay.take() {
+            Some((handshake, since)) => {
+                table.replay(handshake.clone(), since);
+                let (script, prompter) = replay::prepare(handshake, &options.label);
+                (Some(script), Some(prompter))
+            }
+            None => (None, None),
+        };
         let shared = Arc::new(Shared {
             options,
-            queued: AtomicUsize::new(0),
-            table: Mutex::new(Table::default()),
+            // The replay counts as one until it is written, so that nothing overtakes it.
+            queued: AtomicUsize::new(usize::from(script.is_some())),
+            table: Mutex::new(table),
             errands: Mutex::default(),
         });
-        let outbound = Outbound::new(receiver, Arc::clone(&shared));
-        let inbound = Inbound::new(Arc::clone(&shared));
+        let outbound = Outbound::new(receiver, script, Arc::clone(&shared));
+        let inbound = Inbound::new(prompter, Arc::clone(&shared));
         let lane = Mutex::new(Lane {
             inbox: Some(sender),
             write_now: None,
@@ -280,6 +339,26 @@ impl Bridge {
         self.shared.table.lock().draining = true;
     }
 
+    /// What the client has told the child.
+    pub(crate) fn handshake(&self) -> Handshake {
+        self.shared.table.lock().handshake.clone()
+    }
+
+    /// Whether the child could serve another session of the same client as if it were new.
+    pub(crate) fn may_park(&self) -> bool {
+        self.shared.queued.load(Ordering::Acquire) == 0 && self.shared.table.lock().may_park()
+    }
+
+    /// Its session has ended. [`Host::parked`] says whether it can have another.
+    pub(crate) fn park(&self) {
+        self.send_errand(Errand::Park);
+    }
+
+    /// Gives a parked bridge its next session, whose `initialize` it will answer by itself.
+    pub(crate) fn hand_over(&self, session: &str) {
+        self.shared.table.lock().hand_over(session);
+    }
+
     /// Ends the bridge: answers everybody who waits, and lets [`Outbound::next`] return `None`
     /// so that the child's stdin closes.
     pub(crate) fn close(&self) {
@@ -297,6 +376,11 @@ impl Shared {
     fn take_errand(&self) -> Option<Errand> {
         self.errands.lock().pop_front()
     }
+}
+
+/// Refuses a POST that came to no bridge; its id is read if that takes no waiting.
+pub(crate) fn refuse(exchange: Box<dyn Exchange>, why: Refusal) {
+    outbound::refuse_unread(exchange, why);
 }
 
 /// The writer thread's end of the inbox.

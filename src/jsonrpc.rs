@@ -170,6 +170,11 @@ pub(crate) fn text(raw: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str(raw).ok().map(Cow::Owned)
 }
 
+/// A response with a result, which is given as its text; `id` is the text of the request's id.
+pub(crate) fn result_response(id: &str, result: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+}
+
 /// An error response; `id` is the text of the request's id.
 pub(crate) fn error_response(id: &str, code: i32, message: &str) -> String {
     let message = serde_json::Value::from(message);

@@ -11,8 +11,8 @@
 //! - `bridge`: who waits for which message of one child
 //! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
 //!   `demo`: a server to try it with
-//! - `mcp`, `jsonrpc`, `thread`, `clock`, `rate`, `metrics`, `exit`: words that all of
-//!   them share
+//! - `mcp`, `jsonrpc`, `thread`, `clock`, `rate`, `memory`, `private_file`, `metrics`, `exit`:
+//!   words that all of them share
 
 mod auth;
 mod bridge;
@@ -27,7 +27,9 @@ mod http;
 mod jsonrpc;
 mod launch;
 mod mcp;
+mod memory;
 mod metrics;
+mod private_file;
 mod rate;
 mod serve;
 mod session;

@@ -13,12 +13,14 @@ use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::auth::{Authenticator, TokenError, TokenStore};
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, ServerOptions};
 use crate::edge::{self, Edge, Listener};
 use crate::http::{self, App, Policy};
+use crate::memory;
 use crate::metrics;
+use crate::private_file::FileError;
 use crate::session::reaper::Reaper;
-use crate::session::{self, Registry, SpawnFn};
+use crate::session::{self, Records, Registry, SpawnFn};
 use crate::spawner::Spawner;
 use crate::thread;
 use inner::InnerSocket;
@@ -40,6 +42,7 @@ pub(crate) enum ServeError {
         source: io::Error,
     },
     Tokens(TokenError),
+    Records(FileError),
     Signals(String),
     /// No thread or no descriptor is left.
     Start(io::Error),
@@ -59,6 +62,7 @@ impl fmt::Display for ServeError {
                 )
             }
             Self::Tokens(error) => error.fmt(f),
+            Self::Records(error) => write!(f, "cannot keep sessions: {error}"),
             Self::Signals(why) => write!(f, "cannot handle signals: {why}"),
             Self::Start(source) => write!(f, "cannot start: {source}"),
             Self::Http(why) => write!(f, "the HTTP side has failed: {why}"),
@@ -99,7 +103,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
         .map_err(|error| ServeError::Http(error.to_string()))?;
     let server = Arc::new(server);
     let url = welcome::url(&config, &listener);
-    let registry = registry(&config, open_files);
+    let registry = registry(&config, open_files)?;
     let app = Arc::new(app(&config, &registry, &authenticator));
     let reaper = reaper(&registry, &authenticator).map_err(ServeError::Start)?;
     let accept = {
@@ -339,13 +343,29 @@ fn fit_descriptors(config: &mut Config) {
     }
 }
 
-fn registry(config: &Config, open_files: Rlimit) -> Arc<Registry> {
+fn registry(config: &Config, open_files: Rlimit) -> Result<Arc<Registry>, ServeError> {
     let options = session::Options {
         max_sessions: config.max_sessions,
         max_sessions_per_user: config.max_sessions_per_user,
+        max_in_flight_per_user: config.max_in_flight_per_user,
         idle_timeout: config.idle_timeout,
+        max_age: config.max_session_age,
+        min_free_memory: config.min_free_memory,
+        free_memory: memory::available,
     };
+    let policies = config.servers.iter().map(|server| {
+        let ServerOptions { revive, park, .. } = server.options;
+        (
+            server.name.as_str().into(),
+            session::Policy { revive, park },
+        )
+    });
+    let revives = config.servers.iter().any(|it| it.options.revive.is_some());
+    let records = revives
+        .then(|| Records::load(&config.state_dir))
+        .transpose()
+        .map_err(ServeError::Records)?;
     let spawner = Spawner::new(config, open_files);
     let spawn: SpawnFn = Box::new(move |request| spawner.spawn(request));
-    Registry::new(options, spawn)
+    Ok(Registry::new(options, policies.collect(), records, spawn))
 }

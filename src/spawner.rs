@@ -45,7 +45,9 @@ impl Spawner {
             principal,
             session,
             label,
-            ended,
+            quota,
+            replay,
+            host,
         } = request;
         let server = self.server(server)?;
         let launch = launch::prepare(server, principal, label)
@@ -57,12 +59,14 @@ impl Spawner {
             session: session.to_owned(),
             label: label.to_owned(),
             max_in_flight: self.max_in_flight,
+            quota,
+            replay,
             start_timeout: self.start_timeout,
             wake: {
                 let waker = waker.clone();
                 Box::new(move || waker.wake())
             },
-            ended,
+            host,
             redact: {
                 let tail = Arc::clone(&tail);
                 Box::new(move |text, max_chars| tail.redact(text, max_chars))

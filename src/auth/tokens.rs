@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::Principal;
 use super::is_env_key;
-use super::private_file::{FileError, PrivateDir};
+use crate::private_file::{FileError, PrivateDir};
 
 const FILE: &str = "tokens.json";
 const LOCK: &str = "tokens.lock";

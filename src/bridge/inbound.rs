@@ -1,13 +1,18 @@
 //! From the child to clients: thread `r:`. Owns the streams, and answers everybody who waits.
+//! How a child starts and ends is in `life`.
+
+mod life;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::handshake;
+use super::replay::Prompter;
 use super::stream::{HEARTBEAT, REPLAY_AGE, REPLAY_BYTES, Stream, parse_event_id};
 use super::table::Claimed;
-use super::{Errand, Exchange, Refusal, Reply, Shared};
-use crate::jsonrpc::{self, Id, Kind, Message, code};
+use super::{End, Errand, Exchange, Refusal, Reply, Shared};
+use crate::jsonrpc::{self, Id, Kind, Message};
 use crate::rate::{Rate, Verdict};
 use crate::{mcp, metrics};
 
@@ -18,13 +23,13 @@ const ENDED_STREAMS: usize = 8;
 /// Messages that wait for a stream to go to.
 const WAITING_MESSAGES: usize = 256;
 const WAITING_BYTES: usize = 1024 * 1024;
-/// Lines of stderr that an error message quotes.
-const QUOTED_LINES: usize = 20;
 /// How much of a line that is no message is logged, in characters.
 const LOGGED_CHARS: usize = 120;
 
 pub(crate) struct Inbound {
     shared: Arc<Shared>,
+    /// Until a new child has been told what the old one knew.
+    prompter: Option<Prompter>,
     /// Few at a time; in the order in which they began.
     streams: Vec<Stream>,
     /// What the child said while nobody listened.
@@ -34,9 +39,10 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(prompter: Option<Prompter>, shared: Arc<Shared>) -> Self {
         Self {
             shared,
+            prompter,
             streams: Vec::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -74,8 +80,8 @@ impl Inbound {
                     self.listen(exchange, last_event_id.as_deref(), now);
                 }
                 Errand::Gone { connection } => self.gone(connection),
+                Errand::Park => self.park(now),
                 Errand::Close => {
-                    self.shared.table.lock().closed = true;
                     self.end_all(|_| "the session has ended".to_owned(), now);
                 }
             }
@@ -97,37 +103,16 @@ impl Inbound {
         self.tend_streams(now);
     }
 
-    /// The child has ended: the session is told, and everybody who waits learns how. In this
-    /// order, so that whoever learns it finds the slot free.
-    pub(crate) fn exited(&mut self, reason: &str, now: Instant) {
-        let server = self.shared.options.server.clone();
-        let started = !self.shared.table.lock().version.is_empty();
-        let failure = (!started).then(|| {
-            let stderr = self.quoted_stderr();
-            format!("server \"{server}\" ended before it answered initialize: {reason}{stderr}")
-        });
-        if let Some(why) = &failure {
-            self.shared.table.lock().fail_start(why);
-        }
-        (self.shared.options.ended)(reason);
-        self.end_all(
-            |is_initialize| match &failure {
-                Some(why) if is_initialize => why.clone(),
-                _ => format!("server \"{server}\" ended: {reason}"),
-            },
-            now,
-        );
-        // What came in meanwhile.
-        self.service(now);
-    }
-
     fn message(&mut self, text: &str, now: Instant) {
         match jsonrpc::parse(text) {
             Ok(message) if message.kind == Kind::Response => self.answer(&message, text, now),
             Ok(message) if message.method == mcp::method::PROGRESS => {
                 self.progress(&message, text, now);
             }
-            Ok(_) => self.route(text, now),
+            Ok(message) => {
+                self.shared.table.lock().overhear(&message);
+                self.route(text, now);
+            }
             Err(why) => self.garbage(&why.to_string(), text),
         }
     }
@@ -149,23 +134,23 @@ impl Inbound {
     /// The child's answer to a request.
     fn answer(&mut self, message: &Message<'_>, text: &str, now: Instant) {
         let claimed = self.shared.table.lock().claim(&message.id);
-        let Some(claimed) = claimed else {
-            log::debug!(
-                "child {} answered nobody's request",
-                self.shared.options.label
-            );
-            return;
+        let Some(mut claimed) = claimed else {
+            return self.answer_of_replay(message, now);
         };
         match message.result {
-            Some(result) if claimed.is_initialize => {
-                let version = jsonrpc::member(result, "protocolVersion").and_then(jsonrpc::text);
-                self.shared.table.lock().version = version.unwrap_or_default().into_owned();
+            Some(result) => {
+                if claimed.is_initialize {
+                    let version = handshake::version(result).into_owned();
+                    self.shared.table.lock().version = version;
+                }
+                if let Some(change) = claimed.change.take() {
+                    let changed = self.shared.table.lock().apply(change, result);
+                    self.shared.options.host.changed(&changed.0, &changed.1);
+                }
             }
             // Before the client learns of it, so that its slot is free when it tries again.
-            None if claimed.is_initialize => {
-                (self.shared.options.ended)("it refused to initialize");
-            }
-            _ => {}
+            None if claimed.is_initialize => self.refused_to_start(),
+            None => {}
         }
         self.deliver(claimed, text, message.result.is_some(), now);
     }
@@ -175,7 +160,8 @@ impl Inbound {
         match claimed.only {
             Some(Some(exchange)) => {
                 let announce = claimed.is_initialize && is_result;
-                let session = announce.then_some(self.shared.options.session.as_str());
+                let session = announce.then(|| self.shared.table.lock().session.clone());
+                let session = session.as_deref();
                 exchange.reply(Reply::Message {
                     json: json.as_bytes(),
                     session,
@@ -246,7 +232,7 @@ impl Inbound {
     }
 
     fn listen(&mut self, exchange: Box<dyn Exchange>, last_event_id: Option<&str>, now: Instant) {
-        if self.shared.table.lock().closed {
+        if self.shared.table.lock().is_closed() {
             return exchange.reply(Reply::Refused {
                 id: "null",
                 why: Refusal::SessionEnded,
@@ -307,7 +293,7 @@ impl Inbound {
         let (exchanges, is_initialize) = self.shared.table.lock().forget_connection(connection);
         drop(exchanges);
         if is_initialize {
-            (self.shared.options.ended)("its client went before it was initialized");
+            self.shared.options.host.ended(End::ClientGone);
         }
         for stream in &mut self.streams {
             stream.forget_connection(connection);
@@ -320,7 +306,8 @@ impl Inbound {
             return;
         };
         let connection = exchange.connection();
-        let session = is_initialize.then_some(self.shared.options.session.as_str());
+        let session = is_initialize.then(|| self.shared.table.lock().session.clone());
+        let session = session.as_deref();
         let prime = self.primes();
         let mut stream = Stream::new(post);
         // A client that cannot be reached can still resume the stream.
@@ -377,52 +364,8 @@ impl Inbound {
         self.shared.table.lock().streams_due = due;
     }
 
-    /// A child that does not answer `initialize` has not started.
-    fn fail_late_start(&mut self, now: Instant) {
-        let timeout = self.shared.options.start_timeout;
-        if !self.shared.table.lock().start_overdue(timeout, now) {
-            return;
-        }
-        let server = self.shared.options.server.clone();
-        let stderr = self.quoted_stderr();
-        let seconds = timeout.as_secs();
-        let why = format!("server \"{server}\" did not answer initialize in {seconds} s{stderr}");
-        self.shared.table.lock().fail_start(&why);
-        (self.shared.options.ended)("it did not answer initialize in time");
-        self.end_all(|_| why.clone(), now);
-    }
-
-    /// Answers everybody with an error, and ends all streams.
-    fn end_all(&mut self, message: impl Fn(bool) -> String, now: Instant) {
-        let orphans = self.shared.table.lock().close();
-        for (id_text, claimed) in orphans {
-            let message = message(claimed.is_initialize);
-            match claimed.only {
-                Some(Some(exchange)) if claimed.is_initialize => {
-                    let why = Refusal::StartFailed(message);
-                    exchange.reply(Reply::Refused { id: &id_text, why });
-                }
-                _ => {
-                    let json = jsonrpc::error_response(&id_text, code::SERVER_ERROR, &message);
-                    self.deliver(claimed, &json, false, now);
-                }
-            }
-        }
-        for mut stream in std::mem::take(&mut self.streams) {
-            stream.end(now);
-        }
-    }
-
     fn primes(&self) -> bool {
         mcp::primes_streams(&self.shared.table.lock().version)
-    }
-
-    fn quoted_stderr(&self) -> String {
-        let quoted = (self.shared.options.stderr)(QUOTED_LINES);
-        match quoted.is_empty() {
-            true => "; it wrote nothing to stderr".to_owned(),
-            false => format!("; its last lines on stderr:\n{}", quoted.join("\n")),
-        }
     }
 }
 
@@ -430,7 +373,7 @@ impl Drop for Inbound {
     /// A panic here must not leave a session behind that nobody serves.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            (self.shared.options.ended)("a fault in the broker");
+            self.shared.options.host.ended(End::Fault);
         }
     }
 }

@@ -4,22 +4,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::handshake::Change;
+use super::replay::Script;
 use super::table::NewRequest;
-use super::{Exchange, Inbox, Outgoing, Refusal, Reply, SMALL_BODY_BYTES, Shared};
+use super::{End, Exchange, Inbox, Outgoing, Refusal, Reply, SMALL_BODY_BYTES, Shared};
 use crate::jsonrpc::{self, Id, Kind, Message};
 use crate::mcp;
 
 pub(crate) struct Outbound {
     inbox: Inbox,
+    /// What a new child is told before anything else.
+    script: Option<Script>,
     shared: Arc<Shared>,
     /// The line before is not known to be written yet.
     is_writing: bool,
 }
 
 impl Outbound {
-    pub(super) fn new(inbox: Inbox, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(inbox: Inbox, script: Option<Script>, shared: Arc<Shared>) -> Self {
         Self {
             inbox,
+            script,
             shared,
             is_writing: false,
         }
@@ -28,6 +33,20 @@ impl Outbound {
     /// Waits for the next line to the child; a batch is several lines in one. Being asked again
     /// means that the line before was written. `None` once the bridge is closed.
     pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
+        match self.script.take() {
+            Some(Script::First { line, further }) => {
+                self.script = Some(Script::Further(further));
+                return Some(line);
+            }
+            Some(Script::Further(further)) => match further.recv() {
+                Ok(lines) => {
+                    self.is_writing = true;
+                    return Some(lines);
+                }
+                Err(_) => return self.refuse_all(),
+            },
+            None => {}
+        }
         loop {
             if self.is_writing {
                 self.shared.queued.fetch_sub(1, Ordering::AcqRel);
@@ -46,11 +65,24 @@ impl Outbound {
     }
 }
 
+impl Outbound {
+    /// The new child could not be told what the old one knew: nothing will reach it.
+    fn refuse_all(&mut self) -> Option<Vec<u8>> {
+        while let Ok(outgoing) = self.inbox.recv() {
+            if let Outgoing::Request(exchange) = outgoing {
+                let why = self.shared.table.lock().why_closed();
+                refuse_unread(exchange, why);
+            }
+        }
+        None
+    }
+}
+
 impl Drop for Outbound {
     /// A panic here must not leave a session behind that nobody serves.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            (self.shared.options.ended)("a fault in the broker");
+            self.shared.options.host.ended(End::Fault);
         }
     }
 }
@@ -87,20 +119,28 @@ fn accept_message(
     now: Instant,
 ) -> Option<()> {
     let mut table = shared.table.lock();
-    if table.closed {
+    if table.is_closed() {
         let why = table.why_closed();
         drop(table);
         return refuse(exchange, message.id_text, why);
     }
     if message.kind != Kind::Request {
-        if let Some(id) = cancelled_id(message) {
-            table.cancel(&id, now);
-        }
+        let passes = table.hear(message, now);
         drop(table);
         exchange.reply(Reply::Accepted);
-        return Some(());
+        return passes.then_some(());
     }
     let is_initialize = message.method == mcp::method::INITIALIZE;
+    if is_initialize && let Some((session, handshake)) = table.take_greeting() {
+        drop(table);
+        shared.options.host.changed(&session, &handshake);
+        let json = jsonrpc::result_response(message.id_text, &handshake.result);
+        exchange.reply(Reply::Message {
+            json: json.as_bytes(),
+            session: Some(&session),
+        });
+        return None;
+    }
     if is_initialize && table.initialize_seen {
         drop(table);
         return refuse(exchange, message.id_text, Refusal::AlreadyInitialized);
@@ -116,7 +156,7 @@ fn accept_message(
         Err((exchange, why)) => {
             drop(table);
             if is_initialize && why == Refusal::ClientGone {
-                (shared.options.ended)("its client went before it was initialized");
+                shared.options.host.ended(End::ClientGone);
             }
             refuse(exchange, message.id_text, why)
         }
@@ -154,7 +194,7 @@ fn accept_batch(
         .map(new_request)
         .collect();
     let mut table = shared.table.lock();
-    if table.closed {
+    if table.is_closed() {
         let why = table.why_closed();
         drop(table);
         return refuse(exchange, "null", why);
@@ -172,9 +212,9 @@ fn accept_batch(
             return refuse(exchange, "null", why);
         }
     };
-    // Only now, because a batch that is refused cancels nothing.
-    for id in messages.iter().filter_map(cancelled_id) {
-        table.cancel(&id, now);
+    // Only now, because a batch that is refused changes nothing.
+    for message in messages.iter().filter(|it| it.kind != Kind::Request) {
+        table.hear(message, now);
     }
     drop(table);
     if let Some(exchange) = answered {
@@ -221,17 +261,8 @@ fn new_request(message: &Message<'_>) -> NewRequest {
         id: message.id.clone(),
         id_text: message.id_text.into(),
         progress_token: token,
+        change: Change::of(message),
     }
-}
-
-fn cancelled_id(message: &Message<'_>) -> Option<Id> {
-    if message.method != mcp::method::CANCELLED {
-        return None;
-    }
-    message
-        .params
-        .and_then(|params| jsonrpc::member(params, "requestId"))
-        .and_then(Id::parse)
 }
 
 /// A raw line end in JSON is white space between tokens: in a string it would be escaped.

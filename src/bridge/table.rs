@@ -1,8 +1,14 @@
 //! The requests in flight: who waits for which id. Pure state under one lock, time passed in.
+//! What one child or session takes over from another is in `succession`.
 
-use std::collections::{HashMap, VecDeque};
+mod succession;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::handshake::{Change, Handshake};
+use super::quota::Quota;
 use super::{Exchange, Refusal};
 use crate::jsonrpc::Id;
 
@@ -48,6 +54,7 @@ struct Pending {
     post: u64,
     id_text: Box<str>,
     progress_token: Option<Id>,
+    change: Option<Change>,
     cancelled: Option<Instant>,
 }
 
@@ -56,6 +63,8 @@ pub(super) struct NewRequest {
     pub(super) id: Id,
     pub(super) id_text: Box<str>,
     pub(super) progress_token: Option<Id>,
+    /// What it will change if it succeeds.
+    pub(super) change: Option<Change>,
 }
 
 /// An answer's way: the post it belongs to.
@@ -66,10 +75,13 @@ pub(super) struct Claimed {
     pub(super) is_initialize: bool,
     /// No further answer will come.
     pub(super) is_last: bool,
+    pub(super) change: Option<Change>,
 }
 
-#[derive(Default)]
 pub(super) struct Table {
+    /// The id to announce.
+    pub(super) session: String,
+    quota: Arc<Quota>,
     pending: HashMap<Id, Pending>,
     tokens: HashMap<Id, u64>,
     posts: HashMap<u64, Post>,
@@ -79,16 +91,54 @@ pub(super) struct Table {
     /// The revision the session negotiated; empty until then.
     pub(super) version: String,
     pub(super) initialize_seen: bool,
+    /// The client has said `notifications/initialized`.
+    initialized_seen: bool,
+    /// The child has heard `notifications/initialized` from us, so not from the client too.
+    initialized_said: bool,
+    /// The child was initialized before this session, whose `initialize` we answer ourselves.
+    greets: bool,
+    /// Since when a new child is being told what the old one knew.
+    replaying: Option<Instant>,
+    pub(super) handshake: Handshake,
+    /// Requests of the child that nobody has answered.
+    asked: HashSet<Id>,
+    /// Between two sessions.
+    is_parked: bool,
     pub(super) draining: bool,
     /// Connections that have gone, the latest last: their requests may still be on the way here.
     gone: VecDeque<u64>,
     /// The child has ended or the session is closed.
-    pub(super) closed: bool,
+    closed: bool,
     /// Why the child never answered `initialize`.
     start_failure: Option<String>,
 }
 
 impl Table {
+    pub(super) fn new(session: String, quota: Arc<Quota>) -> Self {
+        Self {
+            session,
+            quota,
+            pending: HashMap::new(),
+            tokens: HashMap::new(),
+            posts: HashMap::new(),
+            last_post: 0,
+            streams_due: None,
+            version: String::new(),
+            initialize_seen: false,
+            initialized_seen: false,
+            initialized_said: false,
+            greets: false,
+            replaying: None,
+            handshake: Handshake::default(),
+            asked: HashSet::new(),
+            is_parked: false,
+            draining: false,
+            gone: VecDeque::new(),
+            closed: false,
+            start_failure: None,
+        }
+    }
+
     /// Enters the requests of one POST.
     ///
     /// # Errors
@@ -100,7 +150,7 @@ impl Table {
         max_in_flight: usize,
         now: Instant,
     ) -> Result<u64, (Box<dyn Exchange>, Refusal)> {
-        if self.closed {
+        if self.is_closed() {
             return Err((exchange, self.why_closed()));
         }
         if self.draining {
@@ -122,6 +172,9 @@ impl Table {
         {
             return Err((exchange, Refusal::IdInFlight));
         }
+        if !self.quota.take(requests.len()) {
+            return Err((exchange, Refusal::TooManyInFlightOfUser));
+        }
         self.last_post += 1;
         let post = self.last_post;
         self.posts.insert(
@@ -140,6 +193,7 @@ impl Table {
             id,
             id_text,
             progress_token,
+            change,
         } in requests
         {
             if let Some(token) = &progress_token {
@@ -151,6 +205,7 @@ impl Table {
                     post,
                     id_text,
                     progress_token,
+                    change,
                     cancelled: None,
                 },
             );
@@ -190,6 +245,7 @@ impl Table {
             only: (!post.is_stream && !post.is_batch).then(|| post.exchange.take()),
             is_initialize: post.is_initialize,
             is_last: post.waiting == 0,
+            change: pending.change,
         };
         if claimed.is_last && !(post.is_batch && post.exchange.is_some()) {
             self.posts.remove(&pending.post);
@@ -199,6 +255,7 @@ impl Table {
 
     fn remove(&mut self, id: &Id) -> Option<Pending> {
         let pending = self.pending.remove(id)?;
+        self.quota.give(1);
         if let Some(token) = &pending.progress_token
             && self.tokens.get(token) == Some(&pending.post)
         {
@@ -259,7 +316,7 @@ impl Table {
         (exchanges, is_initialize)
     }
 
-    pub(super) fn cancel(&mut self, id: &Id, now: Instant) {
+    fn cancel(&mut self, id: &Id, now: Instant) {
         if let Some(pending) = self.pending.get_mut(id) {
             pending.cancelled.get_or_insert(now);
         }
@@ -304,9 +361,9 @@ impl Table {
 
     /// Whether `initialize` has waited longer than `timeout`.
     pub(super) fn start_overdue(&self, timeout: Duration, now: Instant) -> bool {
-        self.posts
-            .values()
-            .any(|post| post.is_initialize && now >= post.since + timeout)
+        let asked = self.posts.values().filter(|post| post.is_initialize);
+        let mut since = asked.map(|post| post.since).chain(self.replaying);
+        since.any(|since| now >= since + timeout)
     }
 
     /// Whether the reader thread has something to do at `now`.
@@ -338,5 +395,11 @@ impl Table {
     /// Whether somebody is there who waits for an answer.
     pub(super) fn has_clients(&self) -> bool {
         self.posts.values().any(|post| post.client.is_some())
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.quota.give(self.pending.len());
     }
 }

@@ -168,6 +168,44 @@ impl Drop for FakeWriter {
     }
 }
 
+/// Does what the registry does.
+struct FakeHost {
+    log: Log,
+    bridge: Arc<OnceLock<Weak<Bridge>>>,
+}
+
+impl Host for FakeHost {
+    fn ended(&self, end: End) {
+        self.log.note(format!("ended: {end}"));
+        self.bridge.get().and_then(Weak::upgrade).unwrap().close();
+    }
+
+    fn changed(&self, session: &str, handshake: &Handshake) {
+        if !is_plain(handshake) {
+            self.log
+                .note(format!("keep {session} {}", shown(handshake)));
+        }
+    }
+
+    fn parked(&self, is_free: bool) {
+        self.log.note(format!("parked: {is_free}"));
+    }
+}
+
+/// Nothing but `initialize`, which every dialogue has.
+fn is_plain(handshake: &Handshake) -> bool {
+    handshake.log_level.is_none() && handshake.subscriptions.is_empty()
+}
+
+fn shown(handshake: &Handshake) -> String {
+    let level = handshake.log_level.iter();
+    let all: Vec<&str> = level
+        .chain(&handshake.subscriptions)
+        .map(AsRef::as_ref)
+        .collect();
+    all.join(" ")
+}
+
 /// A bridge and all around it.
 struct Rig {
     bridge: Arc<Bridge>,
@@ -186,6 +224,10 @@ impl Rig {
     }
 
     fn with_start_timeout(start_timeout: Duration) -> Self {
+        Self::with(start_timeout, None)
+    }
+
+    fn with(start_timeout: Duration, replay: Option<(Handshake, Instant)>) -> Self {
         let log = Log::default();
         let (is_woken, stderr) = (
             Arc::<AtomicBool>::default(),
@@ -197,19 +239,17 @@ impl Rig {
             session: "5e55".to_owned(),
             label: "5e55".to_owned(),
             max_in_flight: MAX_IN_FLIGHT,
+            quota: Arc::new(Quota::new(0)),
+            replay,
             start_timeout,
             wake: {
                 let is_woken = Arc::clone(&is_woken);
                 Box::new(move || is_woken.store(true, Ordering::Relaxed))
             },
-            ended: {
-                let (log, slot) = (log.clone(), Arc::clone(&bridge_slot));
-                Box::new(move |why| {
-                    log.note(format!("ended: {why}"));
-                    // As the registry does.
-                    slot.get().and_then(Weak::upgrade).unwrap().close();
-                })
-            },
+            host: Box::new(FakeHost {
+                log: log.clone(),
+                bridge: Arc::clone(&bridge_slot),
+            }),
             redact: Box::new(|text, max_chars| text.chars().take(max_chars).collect()),
             stderr: {
                 let stderr = Arc::clone(&stderr);

@@ -12,7 +12,7 @@ use super::reply::{self, Answer, Face};
 use super::request::Incoming;
 use super::{App, refuse};
 use crate::mcp;
-use crate::session::Session;
+use crate::session::{Cause, Found};
 
 /// Serves one request. Never blocks: what has to wait, waits on another thread.
 pub(super) fn serve(
@@ -32,23 +32,29 @@ pub(super) fn serve(
     };
     let checked = check_head(&incoming).and_then(|()| {
         let id = incoming.session_id.as_deref();
-        let session = id
+        let found = id
             .map(|id| app.registry.find(id, &principal, server))
             .transpose()
             .map_err(Answer::NoSession)?;
-        check_version(&incoming, session.as_deref())?;
-        Ok(session)
+        check_version(&incoming, found.as_ref())?;
+        Ok(found)
     });
-    let session = match checked {
-        Ok(session) => session,
+    let found = match checked {
+        Ok(found) => found,
         Err(answer) => return refuse(app, request, answer, face),
     };
-    match (session, &incoming.method) {
-        (Some(session), Method::Delete) => {
-            app.registry.close(session.id(), "deleted by its client");
+    match (found, &incoming.method) {
+        (Some(Found::Running(session)), Method::Delete) => {
+            app.registry
+                .close(session.id(), Cause::Deleted, Instant::now());
             reply::send(request, &Answer::Deleted, &face);
         }
-        (Some(session), method) => {
+        (Some(Found::Resting), Method::Delete) => {
+            let id = incoming.session_id.as_deref().unwrap_or_default();
+            app.registry.forget(id);
+            reply::send(request, &Answer::Deleted, &face);
+        }
+        (Some(Found::Running(session)), method) => {
             let exchange = Box::new(HttpExchange::new(request, &incoming, face));
             match method {
                 Method::Get => session.listen(exchange, incoming.last_event_id),
@@ -60,16 +66,21 @@ pub(super) fn serve(
             }
             app.departures.watch(incoming.connection, &session);
         }
-        (None, Method::Post) => {
+        (found @ (Some(Found::Resting) | None), Method::Post | Method::Get)
+            if found.is_some() || incoming.method == Method::Post =>
+        {
             let opening = Opening {
                 exchange: HttpExchange::new(request, &incoming, face),
+                method: incoming.method,
                 authorization: incoming.authorization,
+                session_id: incoming.session_id,
+                last_event_id: incoming.last_event_id,
                 principal,
                 server: Arc::clone(server),
             };
             open_elsewhere(app, opening);
         }
-        (None, _) => reply::send(request, &Answer::SessionIdMissing, &face),
+        (_, _) => reply::send(request, &Answer::SessionIdMissing, &face),
     }
 }
 
@@ -96,11 +107,10 @@ fn check_head(incoming: &Incoming) -> Result<(), Answer> {
 
 /// 2025-11-25, transports, "Protocol Version Header": a revision that we know, or the one that
 /// the session's own child chose.
-fn check_version(incoming: &Incoming, session: Option<&Session>) -> Result<(), Answer> {
+fn check_version(incoming: &Incoming, found: Option<&Found>) -> Result<(), Answer> {
     match &incoming.protocol_version {
         Some(version)
-            if !mcp::is_supported(version)
-                && !session.is_some_and(|session| session.speaks(version)) =>
+            if !mcp::is_supported(version) && !found.is_some_and(|found| found.speaks(version)) =>
         {
             Err(Answer::UnsupportedVersion)
         }

@@ -1,8 +1,11 @@
-//! A POST without a session id: only `initialize` may come so, and it starts a child. That takes
-//! a body and a process, so it happens on a thread of its own (`open`), not in the accept loop.
+//! Requests that start a child: a POST without a session id, where only `initialize` may come so,
+//! and one for a session whose child is gone. That takes a body and a process, so it happens on a
+//! thread of its own (`open`), not in the accept loop.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+
+use tiny_http::Method;
 
 use super::exchange::HttpExchange;
 use super::reply::Answer;
@@ -11,13 +14,17 @@ use crate::auth::Principal;
 use crate::bridge::Exchange;
 use crate::jsonrpc::{self, Kind, ParseError};
 use crate::mcp;
-use crate::session::{OpenError, Session};
+use crate::session::{Cause, OpenError, Session};
 use crate::thread;
 
 /// What is known of the request before its body is read.
 pub(super) struct Opening {
     pub(super) exchange: HttpExchange,
+    pub(super) method: Method,
     pub(super) authorization: Option<String>,
+    /// Of a session whose child is gone.
+    pub(super) session_id: Option<String>,
+    pub(super) last_event_id: Option<String>,
     pub(super) principal: Principal,
     pub(super) server: Arc<str>,
 }
@@ -28,7 +35,11 @@ pub(super) fn open_elsewhere(app: &Arc<App>, mut opening: Opening) {
         return opening.exchange.answer(&Answer::TooManyOpening, "null");
     }
     let its_app = Arc::clone(app);
-    match thread::spawn("open", move || open(&its_app, opening)) {
+    let serve = move || match opening.session_id.take() {
+        Some(id) => revive(&its_app, opening, &id),
+        None => open(&its_app, opening),
+    };
+    match thread::spawn("open", serve) {
         Ok(opener) => app.openers.lock().push(opener),
         // The exchange went with the closure, and answered for itself.
         Err(error) => log::error!("cannot start a thread to open a session: {error}"),
@@ -36,11 +47,11 @@ pub(super) fn open_elsewhere(app: &Arc<App>, mut opening: Opening) {
 }
 
 fn open(app: &App, mut opening: Opening) {
-    let id = match initialize_id(&mut opening.exchange) {
-        Ok(id) => id,
+    let (id, params) = match initialize_request(&mut opening.exchange) {
+        Ok(request) => request,
         Err(answer) => return opening.exchange.answer(&answer, "null"),
     };
-    match open_session(app, &opening) {
+    match open_session(app, &opening, &params) {
         Ok(session) => {
             let connection = opening.exchange.connection();
             session.post(Box::new(opening.exchange));
@@ -50,8 +61,36 @@ fn open(app: &App, mut opening: Opening) {
     }
 }
 
-/// The text of the request's id, if it is an `initialize`.
-fn initialize_id(exchange: &mut HttpExchange) -> Result<String, Answer> {
+/// Serves a request for a session whose child is gone.
+fn revive(app: &App, mut opening: Opening, id: &str) {
+    let Opening {
+        principal, server, ..
+    } = &opening;
+    let now = Instant::now();
+    let is_use = opening.method == Method::Post;
+    let session = match app.registry.revive(id, principal, server, is_use, now) {
+        Ok(session) => session,
+        Err(why) => {
+            log_refusal(principal, server, &why);
+            return opening.exchange.answer(&Answer::OpenFailed(why), "null");
+        }
+    };
+    if let Err(answer) = check_again(app, &opening, &session) {
+        return opening.exchange.answer(&answer, "null");
+    }
+    let connection = opening.exchange.connection();
+    let exchange = Box::new(opening.exchange);
+    if is_use {
+        session.touch(now);
+        session.post(exchange);
+    } else {
+        session.listen(exchange, opening.last_event_id);
+    }
+    app.departures.watch_opened(connection, &session);
+}
+
+/// The text of the request's id, and its `params`, if it is an `initialize`.
+fn initialize_request(exchange: &mut HttpExchange) -> Result<(String, String), Answer> {
     let body = exchange.peek_body().map_err(|_| Answer::BodyIncomplete)?;
     let text = str::from_utf8(body).map_err(|_| Answer::NotMessage(ParseError::NotJson))?;
     if jsonrpc::is_batch(text) {
@@ -61,39 +100,47 @@ fn initialize_id(exchange: &mut HttpExchange) -> Result<String, Answer> {
     if message.kind != Kind::Request || message.method != mcp::method::INITIALIZE {
         return Err(Answer::SessionIdMissing);
     }
-    Ok(message.id_text.to_owned())
+    let params = message.params.unwrap_or_default();
+    Ok((message.id_text.to_owned(), params.to_owned()))
 }
 
-fn open_session(app: &App, opening: &Opening) -> Result<Arc<Session>, Answer> {
+fn open_session(app: &App, opening: &Opening, params: &str) -> Result<Arc<Session>, Answer> {
     let Opening {
-        authorization,
-        principal,
-        server,
-        ..
+        principal, server, ..
     } = opening;
     let session = app
         .registry
-        .open(principal, server, Instant::now())
+        .open(principal, server, params, Instant::now())
         .map_err(|why| {
-            if let OpenError::Spawn(message) = &why {
-                log::error!("no session for user={}: {message}", principal.name);
-            } else {
-                log::warn!(
-                    "no session for user={} server={server}: {why:?}",
-                    principal.name
-                );
-            }
+            log_refusal(principal, server, &why);
             Answer::OpenFailed(why)
         })?;
-    // The token may have been revoked while the child started, when the reaper could not see this
-    // session yet.
-    if let Err(why) = app
-        .authenticator
-        .check(authorization.as_deref(), SystemTime::now())
-    {
-        app.registry
-            .close(session.id(), "the token was revoked meanwhile");
-        return Err(Answer::Unauthorized(why));
-    }
+    check_again(app, opening, &session)?;
     Ok(session)
+}
+
+/// The token may have been revoked while the child started, when the reaper could not see this
+/// session yet.
+fn check_again(app: &App, opening: &Opening, session: &Session) -> Result<(), Answer> {
+    let authorization = opening.authorization.as_deref();
+    let checked = app.authenticator.check(authorization, SystemTime::now());
+    checked.map(drop).map_err(|why| {
+        let now = Instant::now();
+        app.registry.close(session.id(), Cause::Revoked, now);
+        Answer::Unauthorized(why)
+    })
+}
+
+fn log_refusal(principal: &Principal, server: &str, why: &OpenError) {
+    let user = &principal.name;
+    match why {
+        OpenError::Spawn(message) => log::error!("no session for user={user}: {message}"),
+        OpenError::Asleep | OpenError::Ended => {
+            log::debug!("no session for user={user} server={server}: {why:?}");
+        }
+        OpenError::Pause { left, .. } => log::warn!(
+            "no session for user={user} server={server}: it keeps ending, next try in {left:.0?}"
+        ),
+        _ => log::warn!("no session for user={user} server={server}: {why:?}"),
+    }
 }

@@ -245,7 +245,7 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
             "too many sessions are being opened",
         )
         .with("Retry-After", RETRY_AFTER_BUSY),
-        Answer::OpenFailed(why) => open_failed(id, why),
+        Answer::OpenFailed(why) => open_failed(id, why, face),
         Answer::BodyIncomplete => error(400, code::PARSE_ERROR, "the body is incomplete"),
         Answer::NotMessage(why) => not_message(id, *why),
     }
@@ -296,6 +296,12 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
             "too many requests of this session are in flight",
         )
         .with("Retry-After", RETRY_AFTER_BUSY),
+        Refusal::TooManyInFlightOfUser => error(
+            429,
+            code::SERVER_ERROR,
+            "too many requests of this user are in flight",
+        )
+        .with("Retry-After", RETRY_AFTER_BUSY),
         Refusal::StartFailed(message) => error(500, code::INTERNAL_ERROR, message),
         Refusal::Draining => draining(id),
         // Nobody reads the one; the other is what the contract says.
@@ -333,12 +339,27 @@ fn unauthorized(id: &str, why: AuthError) -> Rendered {
     Rendered::error(401, id, code::SERVER_ERROR, message).with("WWW-Authenticate", challenge)
 }
 
-fn open_failed(id: &str, why: &OpenError) -> Rendered {
+fn open_failed(id: &str, why: &OpenError, face: &Face) -> Rendered {
     let error = |status, code, message: &str| Rendered::error(status, id, code, message);
     match why {
         OpenError::Full => error(503, code::SERVER_ERROR, "all sessions are taken")
             .with("Retry-After", RETRY_AFTER_FULL),
+        OpenError::LowMemory => error(503, code::SERVER_ERROR, "too little memory is free")
+            .with("Retry-After", RETRY_AFTER_FULL),
+        OpenError::Pause { left, why } => {
+            let seconds = left.as_secs() + 1;
+            let message = format!("next try in {seconds} s, because the last ones failed: {why}");
+            error(503, code::SERVER_ERROR, &message).with("Retry-After", &seconds.to_string())
+        }
         OpenError::Draining => draining(id),
+        OpenError::Ended => no_session(id, face),
+        // As to a stream that is over: clients take it for an answer.
+        OpenError::Asleep => error(
+            405,
+            code::INVALID_REQUEST,
+            "the session sleeps: the next POST wakes it",
+        )
+        .with("Allow", "POST, DELETE"),
         OpenError::Spawn(message) => error(500, code::INTERNAL_ERROR, message),
         OpenError::NoRandomness => error(
             500,

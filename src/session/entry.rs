@@ -1,30 +1,91 @@
 //! One session and its id.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::auth::Principal;
-use crate::bridge::{Bridge, Exchange};
+use crate::bridge::{self, Bridge, Exchange, Refusal};
 
 /// Random bytes of a session id: 192 bits, as 48 hexadecimal characters.
 const ID_BYTES: usize = 24;
 /// Characters of the id that stand in logs and thread names.
 const LABEL_CHARS: usize = 8;
+/// Requests that may wait for a child that is being started again.
+const EARLY_MAX: usize = 32;
 
 /// One session: what an `Mcp-Session-Id` stands for.
 pub(crate) struct Session {
     pub(super) id: String,
     pub(super) principal: Principal,
     pub(super) server: Arc<str>,
-    pub(super) last_active: Mutex<Instant>,
-    /// Set once the child runs; until then nobody but the opener knows the id.
-    pub(super) bridge: OnceLock<Bridge>,
+    /// When the id was minted, by whichever broker.
+    pub(super) opened: Instant,
+    /// Which child it has: one that is revived gets another, one that finds a parked child has
+    /// that one.
+    pub(super) tenancy: Tenancy,
+    activity: Mutex<Activity>,
+    /// Set once the child runs.
+    pub(super) bridge: OnceLock<Arc<Bridge>>,
+    /// What came before that.
+    early: Mutex<Waiting>,
     pub(super) child: Mutex<Option<ChildEnd>>,
+    /// It cannot be revived.
+    is_over: AtomicBool,
+}
+
+/// One child's time with one session after another.
+#[derive(Clone)]
+pub(super) struct Tenancy {
+    /// Tells the child from all others.
+    pub(super) no: u64,
+    /// The label of its first session, which its threads and log lines bear.
+    pub(super) label: Arc<str>,
+    pub(super) since: Instant,
+}
+
+struct Activity {
+    /// When the last request came, or its answer went.
+    last: Instant,
+    /// When that was last written down.
+    noted: Instant,
+}
+
+enum Waiting {
+    Open(Vec<Early>),
+    /// The child cannot be started.
+    Failed(String),
+}
+
+enum Early {
+    Post(Box<dyn Exchange>),
+    Listen(Box<dyn Exchange>, Option<String>),
+}
+
+impl Early {
+    fn exchange(&self) -> &dyn Exchange {
+        match self {
+            Self::Post(exchange) | Self::Listen(exchange, _) => exchange.as_ref(),
+        }
+    }
+
+    fn pass(self, bridge: &Bridge) {
+        match self {
+            Self::Post(exchange) => bridge.post(exchange),
+            Self::Listen(exchange, last_event_id) => bridge.listen(exchange, last_event_id),
+        }
+    }
+
+    fn refuse(self, why: Refusal) {
+        match self {
+            Self::Post(exchange) | Self::Listen(exchange, _) => bridge::refuse(exchange, why),
+        }
+    }
 }
 
 /// What ends the child.
@@ -33,7 +94,42 @@ pub(super) struct ChildEnd {
     pub(super) kill: Box<dyn Fn() + Send + Sync>,
 }
 
+/// What is known of a session before it has a child.
+pub(super) struct Newcomer<'a> {
+    pub(super) id: &'a str,
+    pub(super) principal: &'a Principal,
+    pub(super) server: &'a Arc<str>,
+    pub(super) opened: Instant,
+    pub(super) tenancy: Tenancy,
+    pub(super) last_active: Instant,
+}
+
 impl Session {
+    pub(super) fn new(newcomer: Newcomer<'_>) -> Self {
+        let last = newcomer.last_active;
+        Self {
+            id: newcomer.id.to_owned(),
+            principal: newcomer.principal.clone(),
+            server: Arc::clone(newcomer.server),
+            opened: newcomer.opened,
+            tenancy: newcomer.tenancy,
+            activity: Mutex::new(Activity { last, noted: last }),
+            bridge: OnceLock::new(),
+            early: Mutex::new(Waiting::Open(Vec::new())),
+            child: Mutex::new(None),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Nobody can come back to it.
+    pub(super) fn end_for_good(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
@@ -45,7 +141,22 @@ impl Session {
 
     /// Its client has a request.
     pub(crate) fn touch(&self, now: Instant) {
-        *self.last_active.lock() = now;
+        self.activity.lock().last = now;
+    }
+
+    /// When it was last used.
+    pub(super) fn last_active(&self) -> Instant {
+        self.activity.lock().last
+    }
+
+    /// Whether it was used since that was last written down so long ago; then it counts as noted.
+    pub(super) fn must_note(&self, interval: Duration) -> bool {
+        let mut activity = self.activity.lock();
+        let must = activity.last.saturating_duration_since(activity.noted) >= interval;
+        if must {
+            activity.noted = activity.last;
+        }
+        must
     }
 
     /// Whether this is the protocol version it negotiated.
@@ -56,18 +167,67 @@ impl Session {
     }
 
     pub(crate) fn post(&self, exchange: Box<dyn Exchange>) {
-        if let Some(bridge) = self.bridge.get() {
-            bridge.post(exchange);
-        }
+        self.pass(Early::Post(exchange));
     }
 
     pub(crate) fn listen(&self, exchange: Box<dyn Exchange>, last_event_id: Option<String>) {
+        self.pass(Early::Listen(exchange, last_event_id));
+    }
+
+    fn pass(&self, early: Early) {
         if let Some(bridge) = self.bridge.get() {
-            bridge.listen(exchange, last_event_id);
+            return early.pass(bridge);
+        }
+        let mut waiting = self.early.lock();
+        // It is set with the lock held.
+        if let Some(bridge) = self.bridge.get() {
+            drop(waiting);
+            return early.pass(bridge);
+        }
+        let why = match &mut *waiting {
+            Waiting::Open(list) if list.len() < EARLY_MAX => return list.push(early),
+            Waiting::Open(_) => Refusal::TooManyInFlight,
+            Waiting::Failed(why) => Refusal::StartFailed(why.clone()),
+        };
+        drop(waiting);
+        early.refuse(why);
+    }
+
+    /// The child runs: what waits for it goes there.
+    pub(super) fn connect(&self, bridge: &Arc<Bridge>) {
+        let list = {
+            let mut waiting = self.early.lock();
+            // Nobody else sets it.
+            let _ = self.bridge.set(Arc::clone(bridge));
+            match std::mem::replace(&mut *waiting, Waiting::Open(Vec::new())) {
+                Waiting::Open(list) => list,
+                Waiting::Failed(_) => Vec::new(),
+            }
+        };
+        list.into_iter().for_each(|early| early.pass(bridge));
+    }
+
+    /// There will be no child: what waits for it is told.
+    pub(super) fn fail(&self, why: &str) {
+        let failed = Waiting::Failed(why.to_owned());
+        let waiting = std::mem::replace(&mut *self.early.lock(), failed);
+        if let Waiting::Open(list) = waiting {
+            list.into_iter()
+                .for_each(|early| early.refuse(Refusal::StartFailed(why.to_owned())));
         }
     }
 
     pub(crate) fn gone(&self, connection: u64) {
+        if let Some(bridge) = self.bridge.get() {
+            return bridge.gone(connection);
+        }
+        let is_gone = |early: &mut Early| early.exchange().connection() == connection;
+        let left: Vec<Early> = match &mut *self.early.lock() {
+            Waiting::Open(list) => list.extract_if(.., is_gone).collect(),
+            Waiting::Failed(_) => Vec::new(),
+        };
+        drop(left);
+        // It may have been set, and been given the request, just before.
         if let Some(bridge) = self.bridge.get() {
             bridge.gone(connection);
         }
@@ -75,7 +235,12 @@ impl Session {
 
     /// Requests without an answer; a session that is starting has its `initialize`.
     pub(super) fn in_flight(&self) -> usize {
-        self.bridge.get().map_or(1, Bridge::in_flight)
+        self.bridge.get().map_or(1, |bridge| bridge.in_flight())
+    }
+
+    /// Whether a client waits for an answer; as long as the child starts, one does.
+    pub(super) fn has_clients(&self) -> bool {
+        self.bridge.get().is_none_or(|bridge| bridge.has_clients())
     }
 }
 

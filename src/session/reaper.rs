@@ -34,7 +34,7 @@ impl Reaper {
                 registry.tick(Instant::now());
                 let revoked = revoked();
                 if !revoked.is_empty() {
-                    registry.close_principals(&revoked);
+                    registry.close_principals(&revoked, Instant::now());
                 }
             }
         })?;

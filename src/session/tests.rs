@@ -1,286 +1,12 @@
 //! The registry over fake children: no process, no sleep, and the time is passed in.
 
 mod ending;
+mod world;
 
-use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-
-use super::reaper::Reaper;
 use super::*;
-use crate::bridge::{self, EventWriter, Exchange, Inbound, Outbound, Reply};
-
-/// For whatever must happen; nothing here takes a noticeable time.
-const DEADLINE: Duration = Duration::from_secs(10);
-const IDLE: Duration = Duration::from_secs(1800);
-const UNLIMITED: Options = Options {
-    max_sessions: 0,
-    max_sessions_per_user: 0,
-    idle_timeout: None,
-};
-
-/// A registry with its fake children, and what they went through.
-struct World {
-    registry: Arc<Registry>,
-    fakes: Arc<Fakes>,
-    start: Instant,
-}
-
-#[derive(Default)]
-struct Fakes {
-    /// Labels of what happened, in order: `start`, `stop`, `kill` and the session id.
-    log: Mutex<Vec<String>>,
-    /// The far faces of the bridges, by session id.
-    faces: Mutex<HashMap<String, Faces>>,
-    spawn_fails: AtomicBool,
-    most_active: AtomicUsize,
-    registry: OnceLock<Weak<Registry>>,
-    hooks: Hooks,
-}
-
-struct Faces {
-    _outbound: Outbound,
-    inbound: Inbound,
-    ended: Arc<dyn Fn(&str) + Send + Sync>,
-}
-
-type Hook = Box<dyn Fn(&str) + Send + Sync>;
-
-/// What a test does at some point, given the session id.
-#[derive(Default)]
-struct Hooks {
-    spawning: Option<Hook>,
-    spawned: Option<Hook>,
-    waking: Option<Hook>,
-    stopping: Option<Hook>,
-    killing: Option<Hook>,
-}
-
-fn run(hook: Option<&Hook>, id: &str) {
-    if let Some(hook) = hook {
-        hook(id);
-    }
-}
-
-impl Fakes {
-    fn note(&self, what: &str, id: &str) {
-        self.log.lock().push(format!("{what} {id}"));
-    }
-
-    fn spawn(self: &Arc<Self>, request: SpawnRequest<'_>) -> Result<Backend, String> {
-        let id = request.session.to_owned();
-        self.note("start", &id);
-        if let Some(registry) = self.registry.get().and_then(Weak::upgrade) {
-            self.most_active.fetch_max(registry.active(), SeqCst);
-        }
-        run(self.hooks.spawning.as_ref(), &id);
-        if self.spawn_fails.load(SeqCst) {
-            return Err("no such program".to_owned());
-        }
-        let ended: Arc<dyn Fn(&str) + Send + Sync> = Arc::from(request.ended);
-        let its_ended = Arc::clone(&ended);
-        let (wakes, woken) = (Arc::clone(self), id.clone());
-        let (bridge, outbound, inbound) = Bridge::new(bridge::Options {
-            server: request.server.to_owned(),
-            session: id.clone(),
-            label: request.label.to_owned(),
-            max_in_flight: 8,
-            start_timeout: Duration::from_secs(30),
-            wake: Box::new(move || run(wakes.hooks.waking.as_ref(), &woken)),
-            ended: Box::new(move |why| its_ended(why)),
-            redact: Box::new(|text, _| text.to_owned()),
-            stderr: Box::new(|_| Vec::new()),
-        });
-        bridge.connect(Box::new(|_| true));
-        let faces = Faces {
-            _outbound: outbound,
-            inbound,
-            ended,
-        };
-        self.faces.lock().insert(id.clone(), faces);
-        let (stops, stopped) = (Arc::clone(self), id.clone());
-        let (kills, killed) = (Arc::clone(self), id.clone());
-        run(self.hooks.spawned.as_ref(), &id);
-        Ok(Backend {
-            bridge,
-            stop: Box::new(move || {
-                run(stops.hooks.stopping.as_ref(), &stopped);
-                stops.note("stop", &stopped);
-            }),
-            kill: Box::new(move || {
-                kills.note("kill", &killed);
-                run(kills.hooks.killing.as_ref(), &killed);
-            }),
-        })
-    }
-
-    fn count(&self, what: &str) -> usize {
-        let log = self.log.lock();
-        log.iter().filter(|line| line.starts_with(what)).count()
-    }
-
-    fn end_child(&self, id: &str) {
-        let ended = Arc::clone(&self.faces.lock()[id].ended);
-        ended("exit status 1");
-    }
-}
-
-impl World {
-    fn new(options: Options) -> Self {
-        Self::with_hooks(options, Hooks::default())
-    }
-
-    fn with_hooks(options: Options, hooks: Hooks) -> Self {
-        let fakes = Arc::new(Fakes {
-            hooks,
-            ..Fakes::default()
-        });
-        let spawns = Arc::clone(&fakes);
-        let registry = Registry::new(options, Box::new(move |request| spawns.spawn(request)));
-        let _ = fakes.registry.set(Arc::downgrade(&registry)); // it was empty
-        Self {
-            registry,
-            fakes,
-            start: Instant::now(),
-        }
-    }
-
-    fn at(&self, seconds: u64) -> Instant {
-        self.start + Duration::from_secs(seconds)
-    }
-
-    fn open(&self, user: &str, seconds: u64) -> Result<Arc<Session>, OpenError> {
-        self.registry
-            .open(&principal(user), &server("a"), self.at(seconds))
-    }
-
-    fn find(&self, id: &str, user: &str, seconds: u64) -> Result<(), FindError> {
-        let found = self.registry.find(id, &principal(user), "a");
-        found.map(|session| {
-            assert_eq!(session.id(), id);
-            session.touch(self.at(seconds));
-        })
-    }
-
-    /// Puts a request in flight.
-    fn ask(&self, session: &Session) {
-        session.post(Box::new(Ping));
-        assert_eq!(session.in_flight(), 1);
-    }
-
-    /// Its client goes away.
-    fn leave(&self, session: &Session) {
-        session.gone(Ping.connection());
-        let mut faces = self.fakes.faces.lock();
-        let inbound = &mut faces.get_mut(session.id()).unwrap().inbound;
-        inbound.service(self.start);
-        assert_eq!(session.in_flight(), 1);
-    }
-
-    /// Answers it.
-    fn answer(&self, session: &Session) {
-        let mut faces = self.fakes.faces.lock();
-        let inbound = &mut faces.get_mut(session.id()).unwrap().inbound;
-        inbound.line(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#, self.start);
-        assert_eq!(session.in_flight(), 0);
-    }
-
-    /// The sessions that are left, of these.
-    fn left<'a>(&self, sessions: &[(&'a str, &Arc<Session>)]) -> Vec<&'a str> {
-        let is_left = |id: &str| self.registry.last_active(id).is_some();
-        let left = sessions.iter().filter(|(_, session)| is_left(session.id()));
-        left.map(|(name, _)| *name).collect()
-    }
-
-    /// Calls [`Registry::stop`], which must come back.
-    fn stop(&self) {
-        let registry = Arc::clone(&self.registry);
-        within_deadline("stop", move || registry.stop());
-        assert_eq!(self.registry.active(), 0);
-        let (started, stopped) = (self.fakes.count("start"), self.fakes.count("stop"));
-        assert_eq!(stopped, started, "children stopped");
-    }
-}
-
-/// A request that nobody reads the answer of.
-struct Ping;
-
-impl Exchange for Ping {
-    fn body_len(&self) -> usize {
-        0
-    }
-
-    fn body(&mut self) -> io::Result<Vec<u8>> {
-        Ok(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.to_vec())
-    }
-
-    fn connection(&self) -> u64 {
-        1
-    }
-
-    fn reply(self: Box<Self>, _: Reply<'_>) {}
-
-    fn stream(self: Box<Self>, _: Option<&str>) -> io::Result<Box<dyn EventWriter>> {
-        Err(io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-fn principal(name: &str) -> Principal {
-    Principal {
-        issuer: "token".into(),
-        subject: format!("subject of {name}").into(),
-        name: name.into(),
-        env: Arc::new(BTreeMap::new()),
-    }
-}
-
-fn server(name: &str) -> Arc<str> {
-    name.into()
-}
-
-/// Runs `f` on a thread of its own; one that hangs fails the test instead of hanging it.
-fn within_deadline(what: &str, f: impl FnOnce() + Send + 'static) {
-    let (done, is_done) = bounded(1);
-    let thread = thread::spawn(what, move || {
-        f();
-        let _ = done.send(()); // nobody waits any more after the deadline
-    });
-    let thread = thread.unwrap();
-    if is_done.recv_timeout(DEADLINE).is_err() {
-        std::mem::forget(thread); // joining it would hang, too
-        panic!("{what} does not come back");
-    }
-}
-
-/// Waits for something another thread will do, and that nobody tells about.
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} does not happen");
-        std::thread::yield_now();
-    }
-}
-
-/// Opens a session on each of 32 threads at once.
-fn open_32(world: &World, user: impl Fn(usize) -> String) -> Vec<Result<Arc<Session>, OpenError>> {
-    let barrier = Arc::new(Barrier::new(32));
-    let threads: Vec<_> = (0..32)
-        .map(|n| {
-            let (registry, barrier) = (Arc::clone(&world.registry), Arc::clone(&barrier));
-            let (principal, now) = (principal(&user(n)), world.start);
-            thread::spawn(format!("open {n}"), move || {
-                barrier.wait();
-                registry.open(&principal, &server("a"), now)
-            })
-            .unwrap()
-        })
-        .collect();
-    let opened = threads.into_iter().map(|thread| thread.join());
-    opened.map(|opened| opened.expect("no panic")).collect()
-}
+use world::*;
 
 #[test]
 fn the_cap_of_all_holds_however_many_arrive_at_once() {
@@ -369,8 +95,8 @@ fn a_slot_is_free_again_when_the_session_ends() {
     });
     let first = world.open("ann", 0).unwrap();
     assert_eq!(world.open("bob", 0).unwrap_err(), OpenError::Full);
-    world.registry.close(first.id(), "deleted");
-    world.registry.close(first.id(), "deleted once more");
+    close(&world, first.id());
+    close(&world, first.id());
     assert_eq!(world.registry.active(), 0);
     world.open("bob", 0).unwrap();
     world.stop();
@@ -435,8 +161,8 @@ fn an_id_is_good_for_its_principal_on_its_server_only() {
     assert_eq!(find("ann", "b"), FindError::Unknown);
     assert_eq!(find("bob", "b"), FindError::Foreign);
     // None of these counts as use.
-    assert_eq!(world.registry.last_active(id), Some(world.at(1)));
-    world.registry.close(id, "deleted");
+    assert_eq!(world.last_active(id), Some(world.at(1)));
+    close(&world, id);
     assert_eq!(world.find(id, "ann", 3), Err(FindError::Unknown));
     assert_eq!(world.find(id, "bob", 3), Err(FindError::Unknown));
     world.stop();
@@ -457,10 +183,10 @@ fn a_name_that_was_given_again_opens_no_old_session() {
 fn finding_a_session_counts_as_use() {
     let world = World::new(UNLIMITED);
     let session = world.open("ann", 5).unwrap();
-    assert_eq!(world.registry.last_active(session.id()), Some(world.at(5)));
+    assert_eq!(world.last_active(session.id()), Some(world.at(5)));
     world.find(session.id(), "ann", 9).unwrap();
-    assert_eq!(world.registry.last_active(session.id()), Some(world.at(9)));
-    assert_eq!(world.registry.last_active("unknown"), None);
+    assert_eq!(world.last_active(session.id()), Some(world.at(9)));
+    assert_eq!(world.last_active("unknown"), None);
     world.stop();
 }
 

@@ -8,7 +8,15 @@ use std::path::{Path, PathBuf};
 /// a layer, those that stand in one entry.
 const LAYERS: [&[&str]; 8] = [
     &[
-        "exit", "metrics", "clock", "rate", "thread", "jsonrpc", "mcp",
+        "exit",
+        "metrics",
+        "clock",
+        "rate",
+        "memory",
+        "private_file",
+        "thread",
+        "jsonrpc",
+        "mcp",
     ],
     &["auth", "demo", "edge", "supervisor"],
     &["bridge"],

@@ -1,6 +1,13 @@
 //! How sessions end: alone, all together, and while other things happen to them.
 
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
 use super::*;
+use crate::session::reaper::Reaper;
+use crate::thread;
 
 /// How often a race is run that one side wins almost always.
 const ROUNDS: usize = 2000;
@@ -88,11 +95,11 @@ fn a_revoked_principal_loses_its_sessions_and_nobody_else_does() {
     let two = world.open("ann", 0).unwrap();
     let (bob, eve) = (world.open("bob", 0).unwrap(), world.open("eve", 0).unwrap());
     let all = [("one", &one), ("two", &two), ("bob", &bob), ("eve", &eve)];
-    world.registry.close_principals(&[]);
+    world.registry.close_principals(&[], world.start);
     assert_eq!(world.left(&all).len(), 4);
     world
         .registry
-        .close_principals(&[principal("ann"), principal("eve")]);
+        .close_principals(&[principal("ann"), principal("eve")], world.start);
     assert_eq!(world.left(&all), ["bob"]);
     world.stop();
 }
@@ -140,7 +147,7 @@ fn stop_waits_for_a_spawn_that_is_under_way() {
     let registry = Arc::clone(&world.registry);
     let now = world.start;
     let opening = thread::spawn("open", move || {
-        registry.open(&principal("ann"), &server("a"), now)
+        registry.open(&principal("ann"), &server("a"), CLIENT, now)
     });
     is_spawning.recv_timeout(DEADLINE).unwrap();
     let (registry, fakes) = (Arc::clone(&world.registry), Arc::clone(&world.fakes));
@@ -175,11 +182,13 @@ fn a_session_closed_while_its_child_starts_leaves_no_child() {
     let registry = Arc::clone(&world.registry);
     let now = world.start;
     let opening = thread::spawn("open", move || {
-        registry.open(&principal("ann"), &server("a"), now)
+        registry.open(&principal("ann"), &server("a"), CLIENT, now)
     });
     let id = is_spawning.recv_timeout(DEADLINE).unwrap();
     assert_eq!(world.registry.active(), 1);
-    world.registry.close_principals(&[principal("ann")]);
+    world
+        .registry
+        .close_principals(&[principal("ann")], world.start);
     assert_eq!(world.registry.active(), 0);
     go_on.send(()).unwrap();
     let session = opening.unwrap().join().expect("no panic").unwrap();
@@ -209,7 +218,7 @@ fn no_child_is_forgotten_whenever_its_session_ends() {
             // As close as can be to what follows the spawn, and a little later each time.
             wait_until("the spawn", || round.load(SeqCst) > n);
             (0..n % 50).for_each(|_| std::hint::spin_loop());
-            registry.close(&id, "deleted");
+            registry.close(&id, Cause::Deleted, Instant::now());
         }
     });
     for _ in 0..ROUNDS {
@@ -233,7 +242,9 @@ fn stop_waits_for_a_session_that_another_thread_is_ending() {
     let session = world.open("ann", 0).unwrap();
     let registry = Arc::clone(&world.registry);
     let id = session.id().to_owned();
-    let closing = thread::spawn("close", move || registry.close(&id, "deleted"));
+    let closing = thread::spawn("close", move || {
+        registry.close(&id, Cause::Deleted, Instant::now())
+    });
     is_waking.recv_timeout(DEADLINE).unwrap(); // the session has left the map by now
     let (registry, fakes) = (Arc::clone(&world.registry), Arc::clone(&world.fakes));
     let stopping = thread::spawn("stop", move || {
@@ -319,7 +330,9 @@ fn killing_all_reaches_a_session_that_is_just_ending() {
     );
     let session = world.open("ann", 0).unwrap();
     let (registry, id) = (Arc::clone(&world.registry), session.id().to_owned());
-    let closing = thread::spawn("close", move || registry.close(&id, "deleted"));
+    let closing = thread::spawn("close", move || {
+        registry.close(&id, Cause::Deleted, Instant::now())
+    });
     is_waking.recv_timeout(DEADLINE).unwrap(); // no longer open, and not yet being stopped
     world.registry.kill_all();
     go_on.send(()).unwrap();
@@ -340,7 +353,7 @@ fn killing_all_reaches_a_session_that_is_just_starting() {
     );
     let (registry, now) = (Arc::clone(&world.registry), world.start);
     let opening = thread::spawn("open", move || {
-        registry.open(&principal("ann"), &server("a"), now)
+        registry.open(&principal("ann"), &server("a"), CLIENT, now)
     });
     is_spawning.recv_timeout(DEADLINE).unwrap();
     world.registry.kill_all();
@@ -353,7 +366,7 @@ fn killing_all_reaches_a_session_that_is_just_starting() {
 fn what_has_stopped_is_forgotten_by_the_next_tick() {
     let world = World::new(UNLIMITED);
     let session = world.open("ann", 0).unwrap();
-    world.registry.close(session.id(), "deleted");
+    close(&world, session.id());
     wait_until("the end of the stop thread", || {
         world.registry.tick(world.at(1));
         world.registry.stopping.lock().is_empty()
@@ -391,12 +404,11 @@ fn processes_on_their_way_out_take_places_too() {
     let world = World::with_hooks(one, hooks);
     for _ in 0..ENDING_MIN {
         let session = world.open("ann", 0).unwrap();
-        world.registry.close(session.id(), "test");
+        close(&world, session.id());
     }
-    let reserved = world
-        .registry
-        .reserve("x", &principal("ann"), &server("a"), world.at(0));
-    assert!(matches!(reserved, Ok(Reserve::TooManyEnding)));
+    let sessions = world.registry.sessions.lock();
+    assert!(sessions.too_many_ending(&one, &principal("ann")));
+    drop(sessions);
     let waits = std::thread::scope(|scope| {
         let opener = scope.spawn(|| world.open("ann", 0).map(|session| session.id().to_owned()));
         // It waits until one of them has gone.

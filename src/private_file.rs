@@ -43,14 +43,14 @@ pub(crate) enum FileError {
 
 /// A directory of private files.
 #[derive(Debug)]
-pub(super) struct PrivateDir {
+pub(crate) struct PrivateDir {
     path: PathBuf,
 }
 
 impl PrivateDir {
     /// Creates the directory, and what is missing above it, for its owner alone. One that exists
     /// may be readable for others (systemd makes such), but not writable.
-    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
         let io = |source| FileError::Io {
             path: path.to_owned(),
             source,
@@ -79,18 +79,18 @@ impl PrivateDir {
         }
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// What is known about a file without opening it. `None`: there is none.
-    pub(super) fn metadata(&self, name: &str) -> Result<Option<Metadata>, FileError> {
+    pub(crate) fn metadata(&self, name: &str) -> Result<Option<Metadata>, FileError> {
         let path = self.path(name);
         found(fs::symlink_metadata(&path)).map_err(|source| FileError::Io { path, source })
     }
 
     /// A file's text, and the open file. `None`: there is none.
-    pub(super) fn read(&self, name: &str) -> Result<Option<(String, File)>, FileError> {
+    pub(crate) fn read(&self, name: &str) -> Result<Option<(String, File)>, FileError> {
         let path = self.path(name);
         let io = |source| FileError::Io {
             path: path.clone(),
@@ -116,7 +116,7 @@ impl PrivateDir {
 
     /// Puts a whole new file in the place of the old one: after a crash at any moment, one of them
     /// is there. To be called under the [`Self::lock`] that all who write this file agree on.
-    pub(super) fn replace(&self, name: &str, text: &str) -> Result<(), FileError> {
+    pub(crate) fn replace(&self, name: &str, text: &str) -> Result<(), FileError> {
         let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
         let io = |source| FileError::Io {
             path: new.clone(),
@@ -144,7 +144,7 @@ impl PrivateDir {
 
     /// Waits until no other process holds the lock of this name, and holds it for as long as the
     /// file lives.
-    pub(super) fn lock(&self, name: &str) -> Result<File, FileError> {
+    pub(crate) fn lock(&self, name: &str) -> Result<File, FileError> {
         let path = self.path(name);
         let io = |source| FileError::Io {
             path: path.clone(),

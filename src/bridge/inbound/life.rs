@@ -1,0 +1,143 @@
+//! How a child starts and ends, as its clients learn of it.
+
+use std::time::Instant;
+
+use super::Inbound;
+use crate::bridge::{End, Refusal, Reply};
+use crate::jsonrpc::{self, Message, code};
+
+/// Lines of stderr that an error message quotes.
+const QUOTED_LINES: usize = 20;
+
+impl Inbound {
+    /// The child has ended: the session is told, and everybody who waits learns how. In this
+    /// order, so that whoever learns it finds the slot free.
+    pub(crate) fn exited(&mut self, reason: &str, now: Instant) {
+        let server = self.shared.options.server.clone();
+        let is_starting = self.shared.table.lock().is_starting();
+        let stderr = self.quoted_stderr();
+        let (why, ended) = (reason.to_owned(), format!("server \"{server}\" ended"));
+        if is_starting {
+            let detail = format!("{ended} before it answered initialize: {reason}{stderr}");
+            self.fail_start(why, detail, now);
+        } else {
+            let detail = format!("{ended}: {reason}{stderr}");
+            self.shared.options.host.ended(End::Exited { why, detail });
+            self.end_all(|_| format!("{ended}: {reason}"), now);
+        }
+        // What came in meanwhile.
+        self.service(now);
+    }
+
+    /// The answer to a request of ours, or to nobody's.
+    pub(super) fn answer_of_replay(&mut self, message: &Message<'_>, now: Instant) {
+        let label = &self.shared.options.label;
+        let Some(prompter) = self.prompter.take_if(|it| it.awaits(&message.id)) else {
+            return log::debug!("child {label} answered nobody's request");
+        };
+        let server = &self.shared.options.server;
+        let Some(result) = message.result else {
+            let detail = format!("server \"{server}\" refused to initialize again");
+            return self.fail_start("it refused to initialize again".to_owned(), detail, now);
+        };
+        let is_same = self.shared.table.lock().end_replay(result);
+        if !is_same {
+            let detail = format!("server \"{server}\" speaks another protocol version than it did");
+            let why = "it speaks another protocol version than the one before it";
+            return self.fail_start(why.to_owned(), detail, now);
+        }
+        let (session, handshake) = {
+            let table = self.shared.table.lock();
+            (table.session.clone(), table.handshake.clone())
+        };
+        self.shared.options.host.changed(&session, &handshake);
+        prompter.go_on();
+    }
+
+    pub(super) fn refused_to_start(&self) {
+        let server = &self.shared.options.server;
+        self.shared.options.host.ended(End::StartFailed {
+            why: "it refused to initialize".to_owned(),
+            detail: format!("server \"{server}\" refused to initialize"),
+        });
+    }
+
+    /// The child is of no use: the session is told, and then everybody who waits.
+    fn fail_start(&mut self, why: String, detail: String, now: Instant) {
+        self.shared.table.lock().fail_start(&detail);
+        let server = self.shared.options.server.clone();
+        let others = format!("server \"{server}\" ended: {why}");
+        self.shared.options.host.ended(End::StartFailed {
+            why,
+            detail: detail.clone(),
+        });
+        self.end_all(
+            |is_initialize| match is_initialize {
+                true => detail.clone(),
+                false => others.clone(),
+            },
+            now,
+        );
+        self.prompter = None;
+    }
+
+    /// Lets go of all that belongs to the session that has ended.
+    pub(super) fn park(&mut self, now: Instant) {
+        let is_free = self.shared.table.lock().park();
+        if is_free {
+            for mut stream in std::mem::take(&mut self.streams) {
+                stream.end(now);
+            }
+            self.waiting.clear();
+            self.waiting_bytes = 0;
+        }
+        self.shared.options.host.parked(is_free);
+    }
+
+    /// A child that does not answer `initialize` has not started.
+    pub(super) fn fail_late_start(&mut self, now: Instant) {
+        let timeout = self.shared.options.start_timeout;
+        if !self.shared.table.lock().start_overdue(timeout, now) {
+            return;
+        }
+        let server = self.shared.options.server.clone();
+        let stderr = self.quoted_stderr();
+        let seconds = timeout.as_secs();
+        let detail =
+            format!("server \"{server}\" did not answer initialize in {seconds} s{stderr}");
+        self.fail_start(
+            "it did not answer initialize in time".to_owned(),
+            detail,
+            now,
+        );
+    }
+
+    /// Answers everybody with an error, and ends all streams.
+    pub(super) fn end_all(&mut self, message: impl Fn(bool) -> String, now: Instant) {
+        let orphans = self.shared.table.lock().close();
+        for (id_text, claimed) in orphans {
+            let message = message(claimed.is_initialize);
+            match claimed.only {
+                Some(Some(exchange)) if claimed.is_initialize => {
+                    let why = Refusal::StartFailed(message);
+                    exchange.reply(Reply::Refused { id: &id_text, why });
+                }
+                _ => {
+                    let json = jsonrpc::error_response(&id_text, code::SERVER_ERROR, &message);
+                    self.deliver(claimed, &json, false, now);
+                }
+            }
+        }
+        for mut stream in std::mem::take(&mut self.streams) {
+            stream.end(now);
+        }
+    }
+
+    fn quoted_stderr(&self) -> String {
+        let quoted = (self.shared.options.stderr)(QUOTED_LINES);
+        match quoted.is_empty() {
+            true => "; it wrote nothing to stderr".to_owned(),
+            false => format!("; its last lines on stderr:\n{}", quoted.join("\n")),
+        }
+    }
+}

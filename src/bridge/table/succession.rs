@@ -1,0 +1,108 @@
+//! What one child takes over from another, and one session from another: see `handshake`.
+
+use std::time::Instant;
+
+use super::Table;
+use crate::bridge::handshake::{Change, Handshake};
+use crate::jsonrpc::{self, Id, Kind, Message};
+use crate::mcp;
+
+/// Open questions of a child that are remembered; a child with more is not given another session.
+const MAX_ASKED: usize = 256;
+
+impl Table {
+    /// The child takes the place of another one, and is being told what that one knew.
+    pub(in crate::bridge) fn replay(&mut self, handshake: Handshake, since: Instant) {
+        self.version = handshake.version().into_owned();
+        self.handshake = handshake;
+        (self.initialize_seen, self.initialized_said) = (true, true);
+        self.replaying = Some(since);
+    }
+
+    /// The new child has answered with this `result`; false if it chose another revision than its
+    /// client knows.
+    pub(in crate::bridge) fn end_replay(&mut self, result: &str) -> bool {
+        self.replaying = None;
+        self.handshake.result = result.into();
+        self.handshake.version() == self.version
+    }
+
+    /// Whether the child has still to answer its first `initialize`.
+    pub(in crate::bridge) fn is_starting(&self) -> bool {
+        self.version.is_empty() || self.replaying.is_some()
+    }
+
+    pub(in crate::bridge) fn is_closed(&self) -> bool {
+        self.closed || self.is_parked
+    }
+
+    /// Whether another session could have the child and notice nothing of this one.
+    pub(in crate::bridge) fn may_park(&self) -> bool {
+        !self.is_closed()
+            && !self.is_starting()
+            && !self.draining
+            && (self.initialized_seen || self.initialized_said)
+            && self.pending.is_empty()
+            && self.asked.is_empty()
+            && self.handshake.leaves_no_trace()
+    }
+
+    /// Frees the child for another session, if that can be.
+    pub(in crate::bridge) fn park(&mut self) -> bool {
+        let may_park = self.may_park();
+        self.is_parked |= may_park;
+        self.streams_due = None;
+        may_park
+    }
+
+    pub(in crate::bridge) fn hand_over(&mut self, session: &str) {
+        session.clone_into(&mut self.session);
+        self.is_parked = false;
+        (self.greets, self.initialized_said) = (true, true);
+    }
+
+    /// What to answer `initialize` with, the first time, if the child is not to be asked.
+    pub(in crate::bridge) fn take_greeting(&mut self) -> Option<(String, Handshake)> {
+        std::mem::take(&mut self.greets).then(|| (self.session.clone(), self.handshake.clone()))
+    }
+
+    /// Takes note of a notification or a response of the client; false if the child shall not get
+    /// it.
+    pub(in crate::bridge) fn hear(&mut self, message: &Message<'_>, now: Instant) -> bool {
+        if message.kind == Kind::Response {
+            self.asked.remove(&message.id);
+        } else if message.method == mcp::method::INITIALIZED {
+            self.initialized_seen = true;
+            return !self.initialized_said;
+        } else if let Some(id) = cancelled_id(message) {
+            self.cancel(&id, now);
+        }
+        true
+    }
+
+    /// Takes note of what the child says on its own.
+    pub(in crate::bridge) fn overhear(&mut self, message: &Message<'_>) {
+        if message.kind == Kind::Request && self.asked.len() < MAX_ASKED {
+            self.asked.insert(message.id.clone());
+        } else if let Some(id) = cancelled_id(message) {
+            self.asked.remove(&id);
+        }
+    }
+
+    /// The child has answered a request that changes something.
+    pub(in crate::bridge) fn apply(&mut self, change: Change, result: &str) -> (String, Handshake) {
+        self.handshake.apply(change, result);
+        (self.session.clone(), self.handshake.clone())
+    }
+}
+
+/// 2025-11-25, cancellation, "Cancellation Flow".
+fn cancelled_id(message: &Message<'_>) -> Option<Id> {
+    if message.method != mcp::method::CANCELLED {
+        return None;
+    }
+    message
+        .params
+        .and_then(|params| jsonrpc::member(params, "requestId"))
+        .and_then(Id::parse)
+}

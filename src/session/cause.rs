@@ -1,0 +1,67 @@
+//! Why a session ends, and what follows from it.
+
+use std::fmt;
+
+use crate::bridge::End;
+
+/// Why a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Deleted,
+    /// No request for `idle_timeout`.
+    Idle,
+    /// Older than `max_session_age`.
+    Expired,
+    /// Another one of the same principal took its place.
+    Evicted,
+    Revoked,
+    Shutdown,
+    /// Its child or its bridge.
+    Backend(End),
+}
+
+impl Cause {
+    /// One word, for metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Idle => "idle",
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Revoked => "revoked",
+            Self::Shutdown => "shutdown",
+            Self::Backend(End::ClientGone) => "client_gone",
+            Self::Backend(End::StartFailed { .. }) => "start_failed",
+            Self::Backend(End::Exited { .. }) => "child_exit",
+            Self::Backend(End::Fault) => "fault",
+        }
+    }
+
+    /// Whether its owner may come back to it, if its server is one that can be revived.
+    pub(super) fn is_revivable(&self) -> bool {
+        match self {
+            Self::Idle | Self::Evicted | Self::Shutdown => true,
+            Self::Backend(end) => *end != End::ClientGone,
+            Self::Deleted | Self::Expired | Self::Revoked => false,
+        }
+    }
+
+    /// Whether its child may wait for the client's next session.
+    pub(super) fn frees_child(&self) -> bool {
+        matches!(self, Self::Deleted | Self::Evicted)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "deleted by its client",
+            Self::Idle => "idle",
+            Self::Expired => "older than max_session_age",
+            Self::Evicted => "made room for a newer one of the same user",
+            Self::Revoked => "the token was revoked or has expired",
+            Self::Shutdown => "the broker is shutting down",
+            Self::Backend(end) => return end.fmt(f),
+        })
+    }
+}

@@ -1,0 +1,237 @@
+//! How sessions end: alone, by time, by revocation, and all together.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::entry::ChildEnd;
+use super::places::{Ending, Parked, Sessions};
+use super::starts::SHORT_LIFE;
+use super::{Cause, Registry, Session, Stopping};
+use crate::auth::Principal;
+use crate::bridge::End;
+use crate::thread::{self, Joined};
+
+impl Registry {
+    /// Ends a session, for whatever reason; does nothing if it has ended. Returns at once: the
+    /// child is stopped by a thread of its own, or parked.
+    pub(crate) fn close(&self, id: &str, cause: Cause, now: Instant) {
+        let session = self.sessions.lock().by_id.get(id).cloned();
+        if let Some(session) = session {
+            self.close_session(&session, &cause, now);
+        }
+    }
+
+    fn close_session(&self, session: &Arc<Session>, cause: &Cause, now: Instant) {
+        let may_park = self.may_park(session, cause);
+        let is_parked = {
+            let mut sessions = self.sessions.lock();
+            if !sessions.remove(session) {
+                return;
+            }
+            sessions.unsettled += 1;
+            let is_parked = may_park && !sessions.draining;
+            if is_parked {
+                sessions.parked.push(Parked {
+                    session: Arc::clone(session),
+                    since: now,
+                    is_free: false,
+                });
+            }
+            is_parked
+        };
+        self.lay_to_rest(session, cause);
+        if !matches!(cause, Cause::Backend(_)) {
+            let key = (session.principal.clone(), Arc::clone(&session.server));
+            self.starts.succeeded(&key);
+        }
+        match session.bridge.get() {
+            Some(bridge) if is_parked => {
+                log_end(session, &format!("{cause}; its child is parked"));
+                bridge.park();
+            }
+            _ => self.end(session, &cause.to_string(), now),
+        }
+        self.settle();
+    }
+
+    /// Ends the child of a session that has left the map.
+    pub(super) fn end(&self, session: &Arc<Session>, why: &str, now: Instant) {
+        // Without a child it is still starting: `begin` will find it ended.
+        if session.bridge.get().is_some() && self.stop_child(session, now) {
+            log_end(session, why);
+        }
+    }
+
+    /// Runs the stop ladder on another thread; false if there is no child.
+    pub(super) fn stop_child(&self, session: &Arc<Session>, now: Instant) -> bool {
+        let Some(bridge) = session.bridge.get() else {
+            return false;
+        };
+        let Some(ChildEnd { stop, kill }) = session.child.lock().take() else {
+            return false;
+        };
+        bridge.close();
+        if now.saturating_duration_since(session.tenancy.since) >= SHORT_LIFE {
+            let key = (session.principal.clone(), Arc::clone(&session.server));
+            self.starts.succeeded(&key);
+        }
+        let kill: Arc<dyn Fn() + Send + Sync> = Arc::from(kill);
+        let ending = Ending::begin(&self.this, &session.principal);
+        let label = &session.tenancy.label;
+        let stop = move || {
+            stop();
+            drop(ending);
+        };
+        match thread::spawn(format!("stop:{label}"), stop) {
+            Ok(thread) => {
+                self.stopping.lock().push(Stopping {
+                    thread: Some(thread),
+                    kill: Arc::clone(&kill),
+                });
+                // `kill_all` either finds it there, or is seen here.
+                if self.sessions.lock().killing {
+                    kill();
+                }
+            }
+            // With its `stop`, the child was dropped, which has killed it.
+            Err(error) => log::error!("cannot start a thread to stop sid={label}: {error}"),
+        }
+        true
+    }
+
+    /// A bridge can serve no more.
+    pub(super) fn child_ended(&self, child: u64, end: End, now: Instant) {
+        let Some(session) = self.sessions.lock().of_child(child) else {
+            return;
+        };
+        if let End::StartFailed { detail, .. } | End::Exited { detail, .. } = &end
+            && (matches!(end, End::StartFailed { .. })
+                || now.saturating_duration_since(session.tenancy.since) < SHORT_LIFE)
+        {
+            let key = (session.principal.clone(), Arc::clone(&session.server));
+            self.starts.failed(key, detail.clone(), now);
+        }
+        self.close_session(&session, &Cause::Backend(end), now);
+        let is_its = |parked: &Parked| parked.session.tenancy.no == child;
+        self.end_parked_where(is_its, "it ended by itself", now);
+    }
+
+    /// Does what time brings: ends idle and old sessions and parked children, wakes bridges that
+    /// have something due, joins the threads of sessions that have stopped.
+    pub(crate) fn tick(&self, now: Instant) {
+        self.close_overdue(now);
+        self.end_overdue_parked(now);
+        for session in self.all() {
+            if let Some(bridge) = session.bridge.get() {
+                bridge.tick(now);
+            }
+        }
+        self.tend_records(now);
+        let stopped: Vec<Stopping> = self
+            .stopping
+            .lock()
+            .extract_if(.., |it| it.thread.as_ref().is_some_and(Joined::is_finished))
+            .collect();
+        drop(stopped);
+    }
+
+    /// Ends the sessions that are too old, and those without a request for `idle_timeout`. As long
+    /// as a client waits for an answer, its session is in use; an open GET is no use.
+    fn close_overdue(&self, now: Instant) {
+        for session in self.all() {
+            if self.is_too_old(session.opened, now) {
+                self.close_session(&session, &Cause::Expired, now);
+                continue;
+            }
+            let Some(timeout) = self.options.idle_timeout else {
+                continue;
+            };
+            if session.has_clients() {
+                session.touch(now);
+            } else if now.saturating_duration_since(session.last_active()) >= timeout {
+                self.close_session(&session, &Cause::Idle, now);
+            }
+        }
+    }
+
+    pub(super) fn is_too_old(&self, opened: Instant, now: Instant) -> bool {
+        let age = now.saturating_duration_since(opened);
+        self.options.max_age.is_some_and(|max| age >= max)
+    }
+
+    /// Ends all that these principals have.
+    pub(crate) fn close_principals(&self, revoked: &[Principal], now: Instant) {
+        for session in self.all() {
+            if revoked.contains(&session.principal) {
+                self.close_session(&session, &Cause::Revoked, now);
+            }
+        }
+        let is_theirs = |parked: &Parked| revoked.contains(&parked.session.principal);
+        self.end_parked_where(is_theirs, "its user was revoked", now);
+        if let Some(records) = &self.records {
+            records.forget_principals(revoked);
+        }
+    }
+
+    /// From now on no session is opened and no request is taken.
+    pub(crate) fn drain(&self) {
+        self.sessions.lock().draining = true;
+        for session in self.all() {
+            if let Some(bridge) = session.bridge.get() {
+                bridge.drain();
+            }
+        }
+    }
+
+    /// Ends all sessions side by side, and returns when nothing of them is left.
+    pub(crate) fn stop(&self) {
+        self.drain();
+        let now = Instant::now();
+        for session in self.all() {
+            self.close_session(&session, &Cause::Shutdown, now);
+        }
+        self.end_parked_where(|_| true, "the broker is shutting down", now);
+        let is_unsettled = |sessions: &mut Sessions| sessions.unsettled > 0;
+        self.settled
+            .wait_while(&mut self.sessions.lock(), is_unsettled);
+        // What is waited for stays in the list, where `kill_all` finds it.
+        let next = || {
+            let mut stopping = self.stopping.lock();
+            stopping.iter_mut().find_map(|it| it.thread.take())
+        };
+        while let Some(thread) = next() {
+            thread.join();
+        }
+        self.stopping.lock().clear();
+    }
+
+    /// Ends all children at once: those that run, that are being stopped, and that come yet.
+    pub(crate) fn kill_all(&self) {
+        let parked: Vec<_> = {
+            let mut sessions = self.sessions.lock();
+            sessions.killing = true;
+            let parked = sessions.parked.iter();
+            parked.map(|parked| Arc::clone(&parked.session)).collect()
+        };
+        for session in self.all().iter().chain(&parked) {
+            if let Some(child) = session.child.lock().as_ref() {
+                (child.kill)();
+            }
+        }
+        let kills: Vec<_> = self
+            .stopping
+            .lock()
+            .iter()
+            .map(|it| Arc::clone(&it.kill))
+            .collect();
+        kills.iter().for_each(|kill| kill());
+    }
+}
+
+fn log_end(session: &Session, why: &str) {
+    log::info!(
+        "session ended sid={} user={}: {why}",
+        session.label(),
+        session.principal.name
+    );
+}

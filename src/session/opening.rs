@@ -1,0 +1,282 @@
+//! How a session is let in: caps, memory, pauses, a place, and then a child.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::entry::{ChildEnd, Newcomer, Tenancy, label, new_session_id};
+use super::places::{Places, Sessions};
+use super::{Backend, Cause, OpenError, Registry, Session, SpawnRequest};
+use crate::auth::Principal;
+use crate::bridge::{End, Handshake, Host, Quota};
+
+/// How long an opener waits for processes of ended sessions to go, if there are too many.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// A session that is to be.
+pub(super) struct Wanted<'a> {
+    pub(super) id: &'a str,
+    pub(super) principal: &'a Principal,
+    pub(super) server: &'a Arc<str>,
+    pub(super) opened: Instant,
+    pub(super) last_active: Instant,
+    pub(super) now: Instant,
+}
+
+/// What a try to take a place came to.
+enum Reserve {
+    Taken(Arc<Session>, Arc<Quota>),
+    /// Somebody else has just revived it.
+    Exists(Arc<Session>),
+    /// Too many processes of ended sessions are still being stopped.
+    TooManyEnding,
+    /// The principal has all of its places.
+    UserFull,
+    Full,
+}
+
+/// A place that was taken.
+pub(super) enum Place {
+    Taken(Arc<Session>, Arc<Quota>),
+    Exists(Arc<Session>),
+}
+
+impl Registry {
+    /// Opens a session for `principal` on `server`: takes a place, then starts the child, or takes
+    /// a parked one over. If the principal has all of its places, its stalest session makes room.
+    /// `initialize` are the `params` of the request.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the place is free again then.
+    pub(crate) fn open(
+        &self,
+        principal: &Principal,
+        server: &Arc<str>,
+        initialize: &str,
+        now: Instant,
+    ) -> Result<Arc<Session>, OpenError> {
+        let id = new_session_id().ok_or(OpenError::NoRandomness)?;
+        let wanted = Wanted {
+            id: &id,
+            principal,
+            server,
+            opened: now,
+            last_active: now,
+            now,
+        };
+        if let Some(session) = self.adopt(&wanted, initialize) {
+            return Ok(session);
+        }
+        self.admit(principal, server, now)?;
+        let place = self.place(&wanted, |room_was_made| {
+            room_was_made.then(|| self.adopt(&wanted, initialize))?
+        })?;
+        let (session, quota) = match place {
+            Place::Taken(session, quota) => (session, quota),
+            Place::Exists(session) => return Ok(session),
+        };
+        self.start(&session, quota, None, now)?;
+        log::info!(
+            "session opened sid={} user={} server={server}",
+            session.label(),
+            principal.name
+        );
+        Ok(session)
+    }
+
+    /// What may stand against another process, whatever the caps say.
+    pub(super) fn admit(
+        &self,
+        principal: &Principal,
+        server: &Arc<str>,
+        now: Instant,
+    ) -> Result<(), OpenError> {
+        if self.is_draining() {
+            return Err(OpenError::Draining);
+        }
+        let key = (principal.clone(), Arc::clone(server));
+        if let Some((left, why)) = self.starts.pause(&key, now) {
+            return Err(OpenError::Pause { left, why });
+        }
+        let floor = self.options.min_free_memory;
+        let is_low = || floor > 0 && (self.options.free_memory)().is_some_and(|it| it < floor);
+        while is_low() {
+            if !self.end_oldest_parked(Places::All) {
+                return Err(OpenError::LowMemory);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a place before any spawn, so that the caps hold however many arrive at once. `instead`
+    /// is asked before each try whether there is another way; it is told whether a session had to
+    /// make room.
+    pub(super) fn place(
+        &self,
+        wanted: &Wanted<'_>,
+        instead: impl Fn(bool) -> Option<Arc<Session>>,
+    ) -> Result<Place, OpenError> {
+        let Wanted { principal, now, .. } = *wanted;
+        let deadline = Instant::now() + ROOM_TIMEOUT;
+        let mut room_was_made = false;
+        loop {
+            if let Some(session) = instead(room_was_made) {
+                return Ok(Place::Exists(session));
+            }
+            match self.reserve(wanted)? {
+                Reserve::Taken(session, quota) => return Ok(Place::Taken(session, quota)),
+                Reserve::Exists(session) => return Ok(Place::Exists(session)),
+                Reserve::TooManyEnding if self.wait_for_room(principal, deadline) => {}
+                Reserve::TooManyEnding => return Err(OpenError::Full),
+                Reserve::UserFull => {
+                    if !self.end_oldest_parked(Places::Of(principal))
+                        && let Some(stalest) = self.stalest(principal)
+                    {
+                        self.close(&stalest.id, Cause::Evicted, now);
+                        room_was_made = true;
+                    }
+                }
+                Reserve::Full if self.end_oldest_parked(Places::All) => {}
+                Reserve::Full => return Err(OpenError::Full),
+            }
+        }
+    }
+
+    fn reserve(&self, wanted: &Wanted<'_>) -> Result<Reserve, OpenError> {
+        let Wanted {
+            id,
+            principal,
+            server,
+            opened,
+            last_active,
+            now,
+        } = *wanted;
+        let mut sessions = self.sessions.lock();
+        if sessions.draining {
+            return Err(OpenError::Draining);
+        }
+        if let Some(session) = sessions.by_id.get(id) {
+            return Ok(Reserve::Exists(Arc::clone(session)));
+        }
+        if sessions.too_many_ending(&self.options, principal) {
+            return Ok(Reserve::TooManyEnding);
+        }
+        let per_user = self.options.max_sessions_per_user;
+        if per_user > 0 && sessions.taken(Places::Of(principal)) >= per_user {
+            return Ok(Reserve::UserFull);
+        }
+        let max = self.options.max_sessions;
+        if max > 0 && sessions.taken(Places::All) >= max {
+            return Ok(Reserve::Full);
+        }
+        sessions.last_child += 1;
+        let session = Arc::new(Session::new(Newcomer {
+            id,
+            principal,
+            server,
+            opened,
+            tenancy: Tenancy {
+                no: sessions.last_child,
+                label: label(id).into(),
+                since: now,
+            },
+            last_active,
+        }));
+        let quota = sessions.quota(principal, self.options.max_in_flight_per_user);
+        sessions.by_id.insert(id.to_owned(), Arc::clone(&session));
+        sessions.unsettled += 1;
+        Ok(Reserve::Taken(session, quota))
+    }
+
+    /// Waits until there is room beside the processes on their way out; false if none came in time.
+    fn wait_for_room(&self, principal: &Principal, deadline: Instant) -> bool {
+        let is_full = |sessions: &mut Sessions| sessions.too_many_ending(&self.options, principal);
+        !self
+            .settled
+            .wait_while_until(&mut self.sessions.lock(), is_full, deadline)
+            .timed_out()
+    }
+
+    /// The session of this principal that was not used for longest, and that has nothing in flight
+    /// if there is such a one.
+    fn stalest(&self, principal: &Principal) -> Option<Arc<Session>> {
+        let own = self.all().into_iter();
+        own.filter(|session| session.principal == *principal)
+            .min_by_key(|session| (session.in_flight() > 0, session.last_active()))
+    }
+
+    /// Starts the child of a session that has taken a place.
+    pub(super) fn start(
+        &self,
+        session: &Arc<Session>,
+        quota: Arc<Quota>,
+        replay: Option<Handshake>,
+        now: Instant,
+    ) -> Result<(), OpenError> {
+        let request = SpawnRequest {
+            server: &session.server,
+            principal: &session.principal,
+            session: &session.id,
+            label: &session.tenancy.label,
+            quota,
+            replay: replay.map(|handshake| (handshake, now)),
+            host: Box::new(ChildHost {
+                registry: self.this.clone(),
+                child: session.tenancy.no,
+            }),
+        };
+        // A panic must give the place back too.
+        let spawned = catch_unwind(AssertUnwindSafe(|| (self.spawn)(request)))
+            .unwrap_or_else(|_| Err("a fault in the broker".to_owned()))
+            .map(|backend| self.begin(session, backend, now));
+        if let Err(why) = &spawned {
+            self.sessions.lock().remove(session);
+            session.fail(why);
+        }
+        self.settle();
+        spawned.map_err(OpenError::Spawn)
+    }
+
+    /// Puts the backend in its place. If the session was ended meanwhile, ends the backend too.
+    fn begin(&self, session: &Arc<Session>, backend: Backend, now: Instant) {
+        let Backend { bridge, stop, kill } = backend;
+        *session.child.lock() = Some(ChildEnd { stop, kill });
+        session.connect(&Arc::new(bridge));
+        let still_open = self.sessions.lock().holds(session);
+        if !still_open {
+            self.end(session, "ended while it started", now);
+        }
+    }
+
+    pub(super) fn settle(&self) {
+        self.sessions.lock().unsettled -= 1;
+        self.settled.notify_all();
+    }
+}
+
+/// What a bridge tells the registry, whichever session it serves.
+struct ChildHost {
+    registry: Weak<Registry>,
+    /// See [`Tenancy`].
+    child: u64,
+}
+
+impl Host for ChildHost {
+    fn ended(&self, end: End) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.child_ended(self.child, end, Instant::now());
+        }
+    }
+
+    fn changed(&self, session: &str, handshake: &Handshake) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.keep(session, handshake, Instant::now());
+        }
+    }
+
+    fn parked(&self, is_free: bool) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.child_parked(self.child, is_free, Instant::now());
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! A registry over fake children, and what the tests do with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Barrier, OnceLock};
+
+use crossbeam_channel::bounded;
+
+use crate::bridge::{self, End, EventWriter, Exchange, Inbound, Outbound, Reply};
+use crate::session::*;
+use crate::thread;
+
+/// For whatever must happen; nothing here takes a noticeable time.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const IDLE: Duration = Duration::from_secs(1800);
+pub(super) const UNLIMITED: Options = Options {
+    max_sessions: 0,
+    max_sessions_per_user: 0,
+    max_in_flight_per_user: 0,
+    idle_timeout: None,
+    max_age: None,
+    min_free_memory: 0,
+    free_memory: || None,
+};
+/// What a client says of itself.
+pub(super) const CLIENT: &str =
+    r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c"}}"#;
+
+/// A registry with its fake children, and what they went through.
+pub(super) struct World {
+    pub(super) registry: Arc<Registry>,
+    pub(super) fakes: Arc<Fakes>,
+    pub(super) start: Instant,
+}
+
+#[derive(Default)]
+pub(super) struct Fakes {
+    /// Labels of what happened, in order: `start`, `stop`, `kill` and the session id.
+    pub(super) log: Mutex<Vec<String>>,
+    /// The far faces of the bridges, by session id.
+    pub(super) faces: Mutex<HashMap<String, Faces>>,
+    pub(super) spawn_fails: AtomicBool,
+    pub(super) most_active: AtomicUsize,
+    pub(super) registry: OnceLock<Weak<Registry>>,
+    pub(super) hooks: Hooks,
+}
+
+pub(super) struct Faces {
+    pub(super) _outbound: Outbound,
+    pub(super) inbound: Inbound,
+    pub(super) host: Arc<dyn Host>,
+}
+
+/// A host that the test can speak for.
+pub(super) struct SharedHost(Arc<dyn Host>);
+
+impl Host for SharedHost {
+    fn ended(&self, end: End) {
+        self.0.ended(end);
+    }
+
+    fn changed(&self, session: &str, handshake: &Handshake) {
+        self.0.changed(session, handshake);
+    }
+
+    fn parked(&self, is_free: bool) {
+        self.0.parked(is_free);
+    }
+}
+
+pub(super) type Hook = Box<dyn Fn(&str) + Send + Sync>;
+
+/// What a test does at some point, given the session id.
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub(super) spawning: Option<Hook>,
+    pub(super) spawned: Option<Hook>,
+    pub(super) waking: Option<Hook>,
+    pub(super) stopping: Option<Hook>,
+    pub(super) killing: Option<Hook>,
+}
+
+pub(super) fn run(hook: Option<&Hook>, id: &str) {
+    if let Some(hook) = hook {
+        hook(id);
+    }
+}
+
+impl Fakes {
+    pub(super) fn note(&self, what: &str, id: &str) {
+        self.log.lock().push(format!("{what} {id}"));
+    }
+
+    pub(super) fn spawn(self: &Arc<Self>, request: SpawnRequest<'_>) -> Result<Backend, String> {
+        let id = request.session.to_owned();
+        self.note("start", &id);
+        if let Some(registry) = self.registry.get().and_then(Weak::upgrade) {
+            self.most_active.fetch_max(registry.active(), SeqCst);
+        }
+        run(self.hooks.spawning.as_ref(), &id);
+        if self.spawn_fails.load(SeqCst) {
+            return Err("no such program".to_owned());
+        }
+        let host: Arc<dyn Host> = Arc::from(request.host);
+        let (wakes, woken) = (Arc::clone(self), id.clone());
+        let (bridge, outbound, inbound) = Bridge::new(bridge::Options {
+            server: request.server.to_owned(),
+            session: id.clone(),
+            label: request.label.to_owned(),
+            max_in_flight: 8,
+            quota: request.quota,
+            replay: request.replay,
+            start_timeout: Duration::from_secs(30),
+            wake: Box::new(move || run(wakes.hooks.waking.as_ref(), &woken)),
+            host: Box::new(SharedHost(Arc::clone(&host))),
+            redact: Box::new(|text, _| text.to_owned()),
+            stderr: Box::new(|_| Vec::new()),
+        });
+        bridge.connect(Box::new(|_| true));
+        let faces = Faces {
+            _outbound: outbound,
+            inbound,
+            host,
+        };
+        self.faces.lock().insert(id.clone(), faces);
+        let (stops, stopped) = (Arc::clone(self), id.clone());
+        let (kills, killed) = (Arc::clone(self), id.clone());
+        run(self.hooks.spawned.as_ref(), &id);
+        Ok(Backend {
+            bridge,
+            stop: Box::new(move || {
+                run(stops.hooks.stopping.as_ref(), &stopped);
+                stops.note("stop", &stopped);
+            }),
+            kill: Box::new(move || {
+                kills.note("kill", &killed);
+                run(kills.hooks.killing.as_ref(), &killed);
+            }),
+        })
+    }
+
+    pub(super) fn count(&self, what: &str) -> usize {
+        let log = self.log.lock();
+        log.iter().filter(|line| line.starts_with(what)).count()
+    }
+
+    pub(super) fn end_child(&self, id: &str) {
+        let host = Arc::clone(&self.faces.lock()[id].host);
+        host.ended(End::Exited {
+            why: "exit status 1".to_owned(),
+            detail: "it said why".to_owned(),
+        });
+    }
+}
+
+impl World {
+    pub(super) fn new(options: Options) -> Self {
+        Self::with_hooks(options, Hooks::default())
+    }
+
+    pub(super) fn with_hooks(options: Options, hooks: Hooks) -> Self {
+        Self::with(options, hooks, Policy::default(), None)
+    }
+
+    /// With this policy for server `a`, and sessions kept in this directory.
+    pub(super) fn with(
+        options: Options,
+        hooks: Hooks,
+        policy: Policy,
+        state: Option<&Path>,
+    ) -> Self {
+        let policies = HashMap::from([(server("a"), policy)]);
+        let records = state.map(|state| Records::load(state).unwrap());
+        let fakes = Arc::new(Fakes {
+            hooks,
+            ..Fakes::default()
+        });
+        let spawns = Arc::clone(&fakes);
+        let spawn: SpawnFn = Box::new(move |request| spawns.spawn(request));
+        let registry = Registry::new(options, policies, records, spawn);
+        let _ = fakes.registry.set(Arc::downgrade(&registry)); // it was empty
+        Self {
+            registry,
+            fakes,
+            start: Instant::now(),
+        }
+    }
+
+    pub(super) fn at(&self, seconds: u64) -> Instant {
+        self.start + Duration::from_secs(seconds)
+    }
+
+    pub(super) fn open(&self, user: &str, seconds: u64) -> Result<Arc<Session>, OpenError> {
+        self.registry
+            .open(&principal(user), &server("a"), CLIENT, self.at(seconds))
+    }
+
+    pub(super) fn find(&self, id: &str, user: &str, seconds: u64) -> Result<(), FindError> {
+        let found = self.registry.find(id, &principal(user), "a");
+        found.map(|found| match found {
+            Found::Running(session) => {
+                assert_eq!(session.id(), id);
+                session.touch(self.at(seconds));
+            }
+            Found::Resting => panic!("{id} has no child"),
+        })
+    }
+
+    /// Puts a request in flight.
+    pub(super) fn ask(&self, session: &Session) {
+        session.post(Box::new(Ping));
+        assert_eq!(session.in_flight(), 1);
+    }
+
+    /// Its client goes away.
+    pub(super) fn leave(&self, session: &Session) {
+        session.gone(Ping.connection());
+        let mut faces = self.fakes.faces.lock();
+        let inbound = &mut faces.get_mut(session.id()).unwrap().inbound;
+        inbound.service(self.start);
+        assert_eq!(session.in_flight(), 1);
+    }
+
+    /// Answers it.
+    pub(super) fn answer(&self, session: &Session) {
+        let mut faces = self.fakes.faces.lock();
+        let inbound = &mut faces.get_mut(session.id()).unwrap().inbound;
+        inbound.line(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#, self.start);
+        assert_eq!(session.in_flight(), 0);
+    }
+
+    /// When the session was last used; `None` if there is no such session.
+    pub(super) fn last_active(&self, id: &str) -> Option<Instant> {
+        let sessions = self.registry.sessions.lock();
+        sessions.by_id.get(id).map(|session| session.last_active())
+    }
+
+    /// The sessions that are left, of these.
+    pub(super) fn left<'a>(&self, sessions: &[(&'a str, &Arc<Session>)]) -> Vec<&'a str> {
+        let is_left = |id: &str| self.last_active(id).is_some();
+        let left = sessions.iter().filter(|(_, session)| is_left(session.id()));
+        left.map(|(name, _)| *name).collect()
+    }
+
+    /// Calls [`Registry::stop`], which must come back.
+    pub(super) fn stop(&self) {
+        let registry = Arc::clone(&self.registry);
+        within_deadline("stop", move || registry.stop());
+        assert_eq!(self.registry.active(), 0);
+        let (started, stopped) = (self.fakes.count("start"), self.fakes.count("stop"));
+        assert_eq!(stopped, started, "children stopped");
+    }
+}
+
+/// A request that nobody reads the answer of.
+pub(super) struct Ping;
+
+impl Exchange for Ping {
+    fn body_len(&self) -> usize {
+        0
+    }
+
+    fn body(&mut self) -> io::Result<Vec<u8>> {
+        Ok(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.to_vec())
+    }
+
+    fn connection(&self) -> u64 {
+        1
+    }
+
+    fn reply(self: Box<Self>, _: Reply<'_>) {}
+
+    fn stream(self: Box<Self>, _: Option<&str>) -> io::Result<Box<dyn EventWriter>> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+pub(super) fn principal(name: &str) -> Principal {
+    Principal {
+        issuer: "token".into(),
+        subject: format!("subject of {name}").into(),
+        name: name.into(),
+        env: Arc::new(BTreeMap::new()),
+    }
+}
+
+pub(super) fn server(name: &str) -> Arc<str> {
+    name.into()
+}
+
+/// Runs `f` on a thread of its own; one that hangs fails the test instead of hanging it.
+pub(super) fn within_deadline(what: &str, f: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = bounded(1);
+    let thread = thread::spawn(what, move || {
+        f();
+        let _ = done.send(()); // nobody waits any more after the deadline
+    });
+    let thread = thread.unwrap();
+    if is_done.recv_timeout(DEADLINE).is_err() {
+        std::mem::forget(thread); // joining it would hang, too
+        panic!("{what} does not come back");
+    }
+}
+
+/// Waits for something another thread will do, and that nobody tells about.
+pub(super) fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} does not happen");
+        std::thread::yield_now();
+    }
+}
+
+/// Opens a session on each of 32 threads at once.
+pub(super) fn open_32(
+    world: &World,
+    user: impl Fn(usize) -> String,
+) -> Vec<Result<Arc<Session>, OpenError>> {
+    let barrier = Arc::new(Barrier::new(32));
+    let threads: Vec<_> = (0..32)
+        .map(|n| {
+            let (registry, barrier) = (Arc::clone(&world.registry), Arc::clone(&barrier));
+            let (principal, now) = (principal(&user(n)), world.start);
+            thread::spawn(format!("open {n}"), move || {
+                barrier.wait();
+                registry.open(&principal, &server("a"), CLIENT, now)
+            })
+            .unwrap()
+        })
+        .collect();
+    let opened = threads.into_iter().map(|thread| thread.join());
+    opened.map(|opened| opened.expect("no panic")).collect()
+}
+
+/// The client deletes its session.
+pub(super) fn close(world: &World, id: &str) {
+    world.registry.close(id, Cause::Deleted, world.start);
+}
