@@ -4,8 +4,10 @@
 //! it listens on a private Unix socket, and the edge passes it complete, bounded, unambiguous
 //! requests, one at a time per connection. The edge knows HTTP/1.1 and nothing of MCP; what it
 //! refuses, it answers by itself. One thread accepts (`edge`), one serves each connection
-//! (`c:1042`), and it notices at once when a client goes.
+//! (`c:1042`), and it notices at once when a client goes. Nobody behind it waits for a client:
+//! requests come whole, and responses are taken as fast as they are written.
 
+mod backlog;
 mod body;
 mod chunked;
 mod connection;
@@ -29,6 +31,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use socket2::{SockRef, Socket, TcpKeepalive};
 
 use crate::thread::{self, Joined};
+use backlog::Memory;
 use body::UploadBudget;
 pub(crate) use head::{CONNECTION_FIELD, PEER_FIELD};
 use inner::Pool;
@@ -41,8 +44,10 @@ pub(crate) struct Timings {
     pub(crate) head: Duration,
     /// Between two requests.
     pub(crate) idle: Duration,
-    /// For taking any byte of what it is given.
+    /// For taking anything worth mentioning of what it is given.
     pub(crate) stall: Duration,
+    /// For making room, when what it has not taken is more than there is memory for.
+    pub(crate) catch_up: Duration,
 }
 
 impl Default for Timings {
@@ -51,6 +56,7 @@ impl Default for Timings {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             stall: Duration::from_secs(30),
+            catch_up: Duration::from_secs(1),
         }
     }
 }
@@ -60,6 +66,9 @@ pub(crate) struct Options {
     pub(crate) timings: Timings,
     /// Largest request body, in bytes.
     pub(crate) max_body: usize,
+    /// What clients may leave untaken of their responses, in bytes, all of them together. One of
+    /// them may leave no more than is free.
+    pub(crate) max_backlog: usize,
     pub(crate) max_connections: usize,
     /// 0 means unlimited. Does not count trusted proxies.
     pub(crate) max_connections_per_address: usize,
@@ -139,6 +148,7 @@ struct Shared {
     options: Options,
     pool: Pool,
     upload_budget: UploadBudget,
+    memory: Memory,
     /// Requests whose response has not begun.
     waiting: AtomicUsize,
     stopping: AtomicBool,
@@ -170,6 +180,7 @@ impl Edge {
     pub(crate) fn start(options: Options, listener: Listener, inner: PathBuf) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             upload_budget: UploadBudget::new(options.max_body),
+            memory: Memory::new(options.max_backlog),
             waiting: AtomicUsize::new(0),
             options,
             pool: Pool::new(inner),

@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::auth::Authenticator;
 use crate::session::{Registry, Session};
@@ -167,18 +167,20 @@ struct Watched {
 impl Departures {
     /// To be called when the session has the request: only then can it let go of it.
     fn watch(&self, connection: u64, session: &Arc<Session>) {
-        self.0.lock().sessions.remove(&connection);
-        self.watch_opened(connection, session);
+        Self::enter(self.0.lock(), connection, session);
     }
 
     /// The same for a session that was opened on another thread: meanwhile its connection may
     /// carry a request of another session already.
     fn watch_opened(&self, connection: u64, session: &Arc<Session>) {
-        let mut watched = self.0.lock();
+        let watched = self.0.lock();
         let other = watched.sessions.get(&connection);
-        if other.is_some_and(|other| other.strong_count() > 0) {
-            return;
+        if other.is_none_or(|other| other.strong_count() == 0) {
+            Self::enter(watched, connection, session);
         }
+    }
+
+    fn enter(mut watched: MutexGuard<'_, Watched>, connection: u64, session: &Arc<Session>) {
         if watched.early.contains(&connection) {
             drop(watched);
             return session.gone(connection);

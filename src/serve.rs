@@ -27,6 +27,8 @@ use inner::InnerSocket;
 
 /// How often the drain looks whether everything is answered.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
+/// What clients may leave untaken of their responses; three of the largest messages fit in.
+const MIN_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
 /// How long clients may take to read the ends of their streams.
 const CLIENT_GRACE: Duration = Duration::from_secs(1);
 
@@ -308,6 +310,7 @@ fn start_edge(
     let options = edge::Options {
         timings: edge::Timings::default(),
         max_body: config.max_body,
+        max_backlog: MIN_BACKLOG_BYTES.max(config.max_message.saturating_mul(4)),
         max_connections: config.max_connections,
         max_connections_per_address: config.max_connections_per_address,
         trusted_proxies: config.trusted_proxies.clone(),

@@ -201,11 +201,13 @@ impl<'a> Connection<'a> {
         if self.buffer.is_empty() {
             self.buffer = Vec::new(); // the response may be a stream that is silent for hours
         }
-        let stall = self.shared.options.timings.stall;
         self.served = true;
-        let relay = Relay::new(self.socket, &inner, about, request, &self.shared.waiting);
+        let Shared {
+            waiting, memory, ..
+        } = self.shared;
+        let relay = Relay::new(self.socket, &inner, about, request, waiting, memory);
         self.relaying.store(true, Ordering::Release);
-        let relayed = relay.run(stall);
+        let relayed = relay.run(&self.shared.options.timings);
         self.relaying.store(false, Ordering::Release);
         match relayed {
             Relayed::Done {
@@ -219,6 +221,10 @@ impl<'a> Connection<'a> {
                 if is_last { Err(End::Done) } else { Ok(()) }
             }
             Relayed::ClientGone => Err(End::Quiet),
+            Relayed::ClientTooSlow => {
+                log::info!("connection {} cut: its client takes too little", self.no);
+                Err(End::Quiet)
+            }
             Relayed::InnerFailed { has_begun: false } => Err(Refusal::BadGateway.into()),
             Relayed::InnerFailed { has_begun: true } => Err(End::Quiet),
         }

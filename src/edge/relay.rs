@@ -1,5 +1,7 @@
 //! One request on its way to tiny_http and its response on the way back, with an eye on the
-//! client all the time: its going is noticed when it happens, not when something is written.
+//! client all the time: its going is noticed when it happens, not when something is written. What
+//! tiny_http writes is taken at once, whether the client takes it or not: it waits in a
+//! [`Backlog`].
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::Socket;
 
+use super::Timings;
+use super::backlog::{Backlog, Memory, Wrote};
 use super::body::Budget;
 use super::response::{Request, Response};
 
@@ -29,8 +33,10 @@ pub(super) enum Relayed {
         keep_client: bool,
         keep_inner: bool,
     },
-    /// Before the response was complete, or it stopped reading.
+    /// Before the response was complete.
     ClientGone,
+    /// It takes too little of the response.
+    ClientTooSlow,
     /// tiny_http broke off; whether the client has seen the head of a response.
     InnerFailed {
         has_begun: bool,
@@ -47,49 +53,40 @@ pub(super) struct Relay<'a> {
     client: &'a Socket,
     inner: &'a UnixStream,
     response: Response,
-    to_inner: Buffer,
+    to_inner: Unsent,
     /// Held until the request is written.
     budget: Option<Budget<'a>>,
     /// Held until the response begins.
     waiting: Option<Waiting<'a>>,
-    to_client: Buffer,
+    to_client: Backlog<'a>,
+    /// tiny_http has broken off: the client gets what there is, and no more.
+    inner_failed: bool,
     read_size: usize,
-    /// When the client last took something it was given.
-    progress: Instant,
 }
 
-/// Bytes that wait to be written.
-struct Buffer {
+/// What is left of a request.
+struct Unsent {
     bytes: Vec<u8>,
     written: usize,
 }
 
-enum Wrote {
-    All,
-    Later,
-    Failed,
-}
-
-impl Buffer {
+impl Unsent {
     fn is_empty(&self) -> bool {
         self.written == self.bytes.len()
     }
 
-    fn write(&mut self, fd: impl std::os::fd::AsFd) -> Wrote {
+    /// Writes what the socket takes. If it takes nothing any more, the rest is dropped: tiny_http
+    /// may have answered before it read everything, and the answer tells.
+    fn write(&mut self, inner: &UnixStream) {
         while !self.is_empty() {
-            match rustix::io::write(&fd, &self.bytes[self.written..]) {
+            match rustix::io::write(inner, &self.bytes[self.written..]) {
                 Ok(len) => self.written += len,
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Wrote::Later,
-                Err(_) => return Wrote::Failed,
+                Err(Errno::AGAIN) => return,
+                Err(_) => break,
             }
         }
-        self.give_up();
-        Wrote::All
-    }
-
-    /// Gives the memory back too: a stream may be silent for hours.
-    fn give_up(&mut self) {
+        // The memory too: the response may be a stream that is silent for hours.
         *self = Self {
             bytes: Vec::new(),
             written: 0,
@@ -104,81 +101,89 @@ impl<'a> Relay<'a> {
         about: Request,
         request: Outgoing<'a>,
         waiting: &'a AtomicUsize,
+        memory: &'a Memory,
     ) -> Self {
         Self {
             client,
             inner,
             response: Response::new(about),
-            to_inner: Buffer {
+            to_inner: Unsent {
                 bytes: request.bytes,
                 written: 0,
             },
             budget: Some(request.budget),
             waiting: Some(Waiting::new(waiting)),
-            to_client: Buffer {
-                bytes: Vec::new(),
-                written: 0,
-            },
+            to_client: Backlog::new(memory, Instant::now()),
+            inner_failed: false,
             read_size: READ_MIN_BYTES,
-            progress: Instant::now(),
         }
     }
 
-    /// Runs until the response is through. A client that takes nothing for `stall` counts as
-    /// gone.
-    pub(super) fn run(mut self, stall: Duration) -> Relayed {
+    /// Runs until the response is through, or the client is not worth waiting for.
+    pub(super) fn run(mut self, timings: &Timings) -> Relayed {
         loop {
-            match self.to_inner.write(self.inner) {
-                Wrote::All => self.budget = None,
-                Wrote::Later => {}
-                // It may have answered before it read everything; the answer tells.
-                Wrote::Failed => self.to_inner.give_up(),
+            self.to_inner.write(self.inner);
+            if self.to_inner.is_empty() {
+                self.budget = None;
             }
-            let before = self.to_client.written;
-            match self.to_client.write(self.client) {
-                Wrote::All => self.progress = Instant::now(),
-                Wrote::Later if self.to_client.written > before => self.progress = Instant::now(),
-                Wrote::Later if self.progress.elapsed() >= stall => return Relayed::ClientGone,
-                Wrote::Later => {}
-                Wrote::Failed => return Relayed::ClientGone,
+            let now = Instant::now();
+            if self.to_client.write(self.client, now) == Wrote::Failed {
+                return Relayed::ClientGone;
             }
-            if self.to_client.is_empty() && self.response.is_end() {
-                return Relayed::Done {
-                    keep_client: self.response.keeps_client(),
-                    keep_inner: self.response.keeps_inner() && self.to_inner.is_empty(),
-                };
+            if self.to_client.is_empty() && (self.response.is_end() || self.inner_failed) {
+                return self.done();
             }
-            let ready = self.wait(stall);
+            let (inner, is_done) = (self.inner, self.is_inner_done());
+            // It is blocked only if the socket is full, but any byte may be the one too many.
+            let waits = || !is_done && rustix::io::ioctl_fionread(inner).is_ok_and(|len| len > 0);
+            if self.to_client.is_hopeless(timings, now, waits) {
+                return Relayed::ClientTooSlow;
+            }
+            let ready = self.wait(self.to_client.patience(timings, now));
             if ready.client_gone {
                 return Relayed::ClientGone;
             }
-            if ready.inner_readable && !self.read_inner() {
-                return Relayed::InnerFailed {
-                    has_begun: self.response.has_begun(),
-                };
+            if ready.inner_readable && !self.is_inner_done() {
+                self.inner_failed = !self.read_inner();
             }
         }
     }
 
-    fn wait(&self, stall: Duration) -> Ready {
+    fn done(&self) -> Relayed {
+        if !self.response.is_end() {
+            return Relayed::InnerFailed {
+                has_begun: self.response.has_begun(),
+            };
+        }
+        Relayed::Done {
+            keep_client: self.response.keeps_client(),
+            keep_inner: self.response.keeps_inner() && self.to_inner.is_empty(),
+        }
+    }
+
+    /// Nothing more can come from tiny_http.
+    fn is_inner_done(&self) -> bool {
+        self.response.is_end() || self.inner_failed
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Ready {
         let flag = |flag, wanted| if wanted { flag } else { PollFlags::empty() };
-        let flushed = self.to_client.is_empty();
-        // Nothing more is taken from tiny_http than the client takes from us.
-        let inner_events = flag(PollFlags::IN, flushed && !self.response.is_end())
-            | flag(PollFlags::OUT, !self.to_inner.is_empty());
-        let client_events = PollFlags::RDHUP | flag(PollFlags::OUT, !flushed);
+        let takes = !self.is_inner_done() && self.to_client.has_room();
+        let inner_events =
+            flag(PollFlags::IN, takes) | flag(PollFlags::OUT, !self.to_inner.is_empty());
+        let client_events = PollFlags::RDHUP | flag(PollFlags::OUT, !self.to_client.is_empty());
         let mut fds = [
             PollFd::new(self.inner, inner_events),
             PollFd::new(self.client, client_events),
         ];
-        // Without bytes for the client there is nothing it could be late with. A connection to
-        // tiny_http that hangs up while it is not being read would be reported without end.
+        // A connection to tiny_http that hangs up while it is not being read would be reported
+        // without end.
         let watched = if inner_events.is_empty() {
             &mut fds[1..]
         } else {
             &mut fds[..]
         };
-        let timeout = Timespec::try_from(stall).ok().filter(|_| !flushed);
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         if !self
             .waiting
             .as_ref()
@@ -204,7 +209,8 @@ impl<'a> Relay<'a> {
                 if len >= self.read_size {
                     self.read_size = (self.read_size * 2).min(READ_MAX_BYTES);
                 }
-                let is_ok = self.response.feed(&read, &mut self.to_client.bytes).is_ok();
+                let response = &mut self.response;
+                let is_ok = self.to_client.add(|out| response.feed(&read, out)).is_ok();
                 if self.response.has_begun() {
                     self.waiting = None;
                 }

@@ -51,6 +51,7 @@ impl Fixture {
         let mut options = Options {
             timings: Timings::default(),
             max_body: 1000,
+            max_backlog: 64 * 1024 * 1024,
             max_connections: 1000,
             max_connections_per_address: 0,
             trusted_proxies: Vec::new(),
@@ -95,6 +96,11 @@ impl Fixture {
             assert!(Instant::now() < deadline, "a connection is left");
             std::thread::yield_now();
         }
+    }
+
+    /// What clients have not taken yet.
+    fn memory_taken(&self) -> usize {
+        self.edge.as_ref().unwrap().shared.memory.taken()
     }
 
     /// Drops the edge, which must not take long, and gives what should be gone then.

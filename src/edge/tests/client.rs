@@ -151,6 +151,7 @@ fn serves_on_a_unix_socket() {
     let options = Options {
         timings: Timings::default(),
         max_body: 1000,
+        max_backlog: 1000,
         max_connections: 1000,
         max_connections_per_address: 1,
         trusted_proxies: Vec::new(),

@@ -14,6 +14,8 @@ pub(super) struct Fake {
     path: PathBuf,
     /// Each request, when it has arrived.
     pub(super) arrived: Receiver<String>,
+    /// Each request that was answered, when the whole answer was taken.
+    pub(super) answered: Receiver<String>,
     /// Lets one `/gate` answer.
     pub(super) release: Sender<()>,
     /// A request whose connection was closed before it was answered.
@@ -25,6 +27,7 @@ pub(super) struct Fake {
 #[derive(Clone)]
 struct Side {
     arrived: Sender<String>,
+    answered: Sender<String>,
     release: Receiver<()>,
     abandoned: Sender<String>,
 }
@@ -60,9 +63,11 @@ impl Fake {
         let name = format!("mcp-broker-edge-{}-{no}.sock", std::process::id());
         let path = std::env::temp_dir().join(name);
         let listener = UnixListener::bind(&path).unwrap();
-        let (arrived, release, abandoned) = (unbounded(), unbounded(), unbounded());
+        let (arrived, answered) = (unbounded(), unbounded());
+        let (release, abandoned) = (unbounded(), unbounded());
         let side = Side {
             arrived: arrived.0,
+            answered: answered.0,
             release: release.1,
             abandoned: abandoned.0,
         };
@@ -84,6 +89,7 @@ impl Fake {
         Self {
             path,
             arrived: arrived.1,
+            answered: answered.1,
             release: release.0,
             abandoned: abandoned.1,
             thread: Some(thread.unwrap()),
@@ -141,6 +147,9 @@ impl Side {
                 let _ = self.abandoned.send(request.head);
                 return;
             }
+            if !is_proof {
+                let _ = self.answered.send(request.path().to_owned());
+            }
             if request.has("Connection: close") {
                 return;
             }
@@ -181,6 +190,11 @@ impl Side {
             }
             "/half" => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")?;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            "/most" => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")?;
+                stream.write_all(&vec![b'x'; request.query().parse().unwrap_or(0)])?;
                 Err(io::ErrorKind::ConnectionAborted.into())
             }
             _ => Err(io::ErrorKind::ConnectionAborted.into()),

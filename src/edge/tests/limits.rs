@@ -145,11 +145,70 @@ fn a_client_that_reads_slowly_is_not_cut() {
 }
 
 #[test]
+fn nobody_behind_the_edge_waits_for_a_client() {
+    const LEN: usize = 20_000_000;
+    let edge = Fixture::start();
+    let mut clients: Vec<Client> = (0..2)
+        .map(|_| edge.send(post(&format!("/bytes?{LEN}"), "\r\n")))
+        .collect();
+    for _ in &clients {
+        assert_eq!(edge.fake.answered.recv_timeout(DEADLINE).unwrap(), "/bytes");
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().1.len(), LEN);
+        client.send(post("/ok", "\r\n"));
+        assert_eq!(client.response().0, 200);
+    }
+    assert_eq!(edge.memory_taken(), 0);
+}
+
+#[test]
+fn a_client_that_lags_too_far_behind_is_cut() {
+    let edge = Fixture::with(|options| {
+        options.max_backlog = 4_000_000;
+        options.timings.catch_up = SHORT;
+    });
+    let start = Instant::now();
+    let mut lagging = edge.send(post("/bytes?90000000", "\r\n"));
+    lagging.until("\r\n\r\n");
+    let mut other = edge.send(post("/ok", "\r\n"));
+    assert_eq!(other.response().0, 200);
+    assert_eq!(edge.gone.recv_timeout(DEADLINE), Ok(1));
+    assert!(start.elapsed() >= SHORT);
+    assert!(start.elapsed() < Timings::default().stall);
+    assert!(edge.fake.abandoned.recv_timeout(DEADLINE).is_ok());
+    other.send(post("/ok", "\r\n"));
+    assert_eq!(other.response().0, 200);
+    drop(other);
+    edge.wait_until_empty();
+    assert_eq!(edge.memory_taken(), 0);
+}
+
+#[test]
+fn a_client_that_keeps_up_is_served_without_any_memory() {
+    const LEN: usize = 50_000_000;
+    let edge = Fixture::with(|options| options.max_backlog = 0);
+    let mut client = edge.send(post(&format!("/bytes?{LEN}"), "\r\n"));
+    assert_eq!(client.response().1.len(), LEN);
+}
+
+#[test]
+fn what_there_is_of_a_broken_response_is_passed_on() {
+    const LEN: usize = 10_000_000;
+    let edge = Fixture::start();
+    let mut client = edge.send(post(&format!("/most?{LEN}"), "\r\n"));
+    assert!(edge.fake.abandoned.recv_timeout(DEADLINE).is_ok());
+    client.until("\r\n\r\n");
+    assert_eq!(client.rest().len(), LEN);
+}
+
+#[test]
 fn a_stream_may_be_silent_for_long() {
     let edge = Fixture::with_timings(Timings {
         head: QUIET,
         idle: QUIET,
         stall: QUIET,
+        catch_up: QUIET,
     });
     let mut clients = [
         edge.send(request("GET", "/stream", "\r\n")),
