@@ -9,6 +9,7 @@ mod framing;
 mod hazards;
 mod input;
 mod load;
+mod slow;
 
 use std::net::TcpStream;
 use std::time::Duration;

@@ -85,7 +85,7 @@ const PLAIN_TOOLS: [(&str, &str); 32] = [
 type Arguments = &'static [(&'static str, &'static str)];
 
 /// A tool with arguments: name, description, arguments.
-const TOOLS: [(&str, &str, Arguments); 15] = [
+const TOOLS: [(&str, &str, Arguments); 16] = [
     ("test_sampling", "Asks the model", &[("prompt", "string")]),
     (
         "test_elicitation",
@@ -113,6 +113,11 @@ const TOOLS: [(&str, &str, Arguments); 15] = [
         "ask",
         "Asks for sampling, elicitation or roots",
         &[("kind", "string")],
+    ),
+    (
+        "flood",
+        "Sends n large messages: progress, or log messages",
+        &[("n", "integer"), ("bytes", "integer")],
     ),
     (
         "log",

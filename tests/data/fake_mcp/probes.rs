@@ -35,6 +35,7 @@ pub(crate) fn run(call: &Call, name: &str) -> Reply {
             text(format!("slept {ms} ms"))
         }
         "count" => count(call, number("n"), number("delay_ms")),
+        "flood" => flood(call, number("n"), number("bytes")),
         "log" => log(call, &arguments),
         "ask" => ask(call, &arguments),
         "notify" => {
@@ -135,6 +136,28 @@ fn count(call: &Call, n: u64, delay_ms: u64) -> Reply {
         call.progress(done, n);
     }
     text(format!("counted to {n}"))
+}
+
+/// Sends as fast as it can: progress if the client wants to hear of it, else log messages.
+fn flood(call: &Call, n: u64, bytes: u64) -> Reply {
+    let padding = "x".repeat(usize::try_from(bytes).unwrap_or_default());
+    for done in 1..=n {
+        let (method, params) = match call.meta.raw("progressToken") {
+            Some(token) => (
+                "notifications/progress",
+                format!(r#"{{"progressToken":{token},"progress":{done},"message":"{padding}"}}"#),
+            ),
+            None => (
+                "notifications/message",
+                format!(r#"{{"level":"info","data":{{"n":{done},"padding":"{padding}"}}}}"#),
+            ),
+        };
+        call.server.wire.notification(method, Some(&params));
+        // Leaves the lock on stdout to whoever else has something to say.
+        call.sleep(0)?;
+        thread::yield_now();
+    }
+    text(format!("sent {n}"))
 }
 
 fn log(call: &Call, arguments: &Object) -> Reply {

@@ -1,9 +1,11 @@
 //! Many clients, few descriptors.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::support::TempDir;
@@ -136,6 +138,75 @@ fn a_broker_that_is_full_says_so() {
         Request::new("GET", "/healthz").send(broker.addr()).status == 200
     });
     broker.assert_well();
+}
+
+/// A connection from one of many addresses.
+#[track_caller]
+fn connect_from(broker: &Broker, no: usize) -> TcpStream {
+    let [.., high, low] = no.to_be_bytes();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let address = SocketAddr::from(([127, 7, high, low], 0));
+    socket.bind(&address.into()).expect("a loopback address");
+    socket.connect(&broker.addr().into()).expect("a connection");
+    socket.into()
+}
+
+/// Where no address is to blame, the bound for all of them holds, and those who are in stay in.
+#[test]
+fn a_flood_from_many_addresses_is_bounded() {
+    const MOST: usize = 100;
+    let broker = Broker::setup()
+        .setting("max_connections", MOST)
+        .setting("max_connections_per_address", 5)
+        .start();
+    let session = broker.session();
+    let mut stream = session.listen();
+    let mut target = Target::of(broker, session);
+    let mut inside = target.connect();
+    let mut call = |target: &mut Target| {
+        let call = target.session.call_message("echo", json!({}));
+        let request = target.session.request("POST").body(call.to_string());
+        inside.send(&request);
+        assert_eq!(inside.response().answer()["id"], call["id"]);
+    };
+    call(&mut target);
+    let kinds = [
+        String::new(),
+        "G".to_owned(),
+        get("X: y\r\n"),
+        post("Content-Length: 3000000\r\n\r\nbody"),
+        get("\r\n"),
+    ];
+    let mut flood = Vec::new();
+    for no in 0..1500 {
+        let mut one = connect_from(&target.broker, no);
+        // One that was refused may be closed already.
+        let _ = one.write_all(kinds[no % kinds.len()].as_bytes());
+        flood.push(one);
+        if no % 100 == 0 {
+            call(&mut target);
+            let threads = process::threads(target.broker.pid());
+            let connections = threads.iter().filter(|name| name.starts_with("c:"));
+            assert!(connections.count() <= MOST);
+        }
+    }
+    // Whoever comes now is told why.
+    let mut late = connect_from(&target.broker, 1500);
+    let _ = late.write_all(get("\r\n").as_bytes());
+    assert_eq!(status(&mut late), Some(503));
+    target.assert_small();
+    call(&mut target);
+    drop(flood);
+    drop(late);
+    eventually("it serves again", || target.is_healthy());
+    let arguments = json!({ "method": "notifications/tools/list_changed" });
+    target.session.call("notify", arguments);
+    assert_eq!(
+        stream.message()["method"],
+        "notifications/tools/list_changed"
+    );
+    drop((stream, inside));
+    target.assert_unharmed();
 }
 
 #[test]

@@ -438,6 +438,18 @@ impl Events {
         }
     }
 
+    /// The next event if it came whole before the connection broke.
+    #[track_caller]
+    pub(crate) fn next_if_whole(&mut self) -> Option<Event> {
+        self.connection.begin();
+        while self.connection.fill() {}
+        let buffer = &self.connection.buffer;
+        let line = buffer.windows(2).position(|window| window == b"\r\n")?;
+        let size = str::from_utf8(&buffer[..line]).expect("a chunk size");
+        let size = usize::from_str_radix(size, 16).expect("a chunk size");
+        (buffer.len() >= line + 2 + size + 2).then(|| self.next_block())?
+    }
+
     /// The next event that carries a message; `None` at the end.
     #[track_caller]
     pub(crate) fn next_message(&mut self) -> Option<Event> {
