@@ -3,7 +3,8 @@
 //!
 //! `framing` and `input` hold what servers are known to read in different ways, one test a kind;
 //! `hazards` holds the ways in which tiny_http alone could be brought down, `load` those that take
-//! many clients. A test that is named after a CVE shows that it cannot be used here.
+//! many clients, `slow` what clients cost that do not read. A test that is named after a CVE shows
+//! that it cannot be used here.
 
 mod framing;
 mod hazards;
