@@ -13,7 +13,7 @@ use crate::auth::{Principal, TokenError, TokenStore};
 use crate::config::{Config, Server};
 use crate::launch;
 use crate::mcp;
-use crate::supervisor::{Child, Event, Launch, Limits, StderrTail, Waker};
+use crate::supervisor::{Child, Event, Launch, Limits, Nursery, Parent, StderrTail, Waker};
 
 /// What a server may offer: the request that lists it, and the member that holds the list.
 const LISTS: [(&str, &str); 4] = [
@@ -29,8 +29,13 @@ const QUOTED_LINES: usize = 20;
 /// Some server does not work.
 #[derive(Debug)]
 pub(crate) enum CheckError {
-    Servers { failed: usize, of: usize },
+    Servers {
+        failed: usize,
+        of: usize,
+    },
     Tokens(TokenError),
+    /// No thread is left.
+    Start(io::Error),
     Output(io::Error),
 }
 
@@ -39,6 +44,7 @@ impl fmt::Display for CheckError {
         match self {
             Self::Servers { failed, of } => write!(f, "{failed} of {of} servers do not work"),
             Self::Tokens(error) => error.fmt(f),
+            Self::Start(error) => write!(f, "cannot start: {error}"),
             Self::Output(error) => write!(f, "cannot write to stdout: {error}"),
         }
     }
@@ -54,8 +60,9 @@ pub(crate) fn run(config: &Config, out: &mut impl Write) -> Result<(), CheckErro
         true => TokenStore::users(&config.state_dir).map_err(CheckError::Tokens)?,
         false => Vec::new(),
     };
+    let parent = Parent::start().map_err(CheckError::Start)?;
     for server in &config.servers {
-        let line = match check(config, &users, server) {
+        let line = match check(config, &parent.nursery(), &users, server) {
             Ok(offer) => format!("{}: {offer}", server.name),
             Err(why) => {
                 failed += 1;
@@ -87,9 +94,14 @@ enum Heard {
     Ended(String),
 }
 
-fn check(config: &Config, users: &[Principal], server: &Server) -> Result<String, String> {
+fn check(
+    config: &Config,
+    nursery: &Nursery,
+    users: &[Principal],
+    server: &Server,
+) -> Result<String, String> {
     let (launch, user) = prepare(server, users)?;
-    let mut talk = Talk::start(config, launch)?;
+    let mut talk = Talk::start(config, nursery, launch)?;
     let offer = talk.ask_all().map(|offer| match user.is_empty() {
         true => offer,
         false => format!("{offer} (as user {user})"),
@@ -104,30 +116,32 @@ fn check(config: &Config, users: &[Principal], server: &Server) -> Result<String
 
 /// Prepares a child for nobody in particular, or for the first user who has what it needs.
 fn prepare(server: &Server, users: &[Principal]) -> Result<(Launch, String), String> {
-    let why = match launch::prepare(server, &Principal::anonymous(), &server.name) {
+    let open_files = getrlimit(Resource::Nofile);
+    let prepare = |user: &Principal| launch::prepare(server, user, &server.name, open_files);
+    let why = match prepare(&Principal::anonymous()) {
         Ok(launch) => return Ok((launch, String::new())),
         Err(why) => why,
     };
     let for_user = |user: &Principal| {
-        let launch = launch::prepare(server, user, &server.name).ok()?;
+        let launch = prepare(user).ok()?;
         Some((launch, user.name.to_string()))
     };
     users.iter().find_map(for_user).ok_or(why)
 }
 
 impl Talk {
-    fn start(config: &Config, launch: Launch) -> Result<Self, String> {
+    fn start(config: &Config, nursery: &Nursery, launch: Launch) -> Result<Self, String> {
         let limits = Limits {
             max_message: config.max_message,
             stop_grace: config.stop_grace,
             kill_grace: config.kill_grace,
-            open_files: getrlimit(Resource::Nofile),
         };
         let stderr = Arc::clone(&launch.stderr);
         let waker = Waker::new().map_err(|error| error.to_string())?;
         let (lines, source) = bounded::<Vec<u8>>(1);
         let (sink, heard) = unbounded();
         let child = Child::start(
+            nursery,
             launch,
             limits,
             waker,

@@ -4,13 +4,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::process::{Rlimit, getpid};
+
 use crate::auth::Principal;
 use crate::config::{Server, ServerCommand};
+use crate::launcher::Orders;
 use crate::supervisor::{Launch, StderrTail};
 
 /// What every child gets of the broker's own environment, so that programs are found and files
 /// have a place.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+/// The broker's own program, also when its file has been replaced or is out of a child's reach.
+const MYSELF: &str = "/proc/self/exe";
 /// A literal this long may be a secret that was written into the file; a shorter one, like
 /// `true` or `debug`, would be struck out of text where it stands by chance.
 const SECRET_MIN_BYTES: usize = 8;
@@ -25,6 +30,7 @@ pub(crate) fn prepare(
     server: &Server,
     principal: &Principal,
     label: &str,
+    open_files: Rlimit,
 ) -> Result<Launch, String> {
     let broker_env = |key: &str| std::env::var(key).ok();
     let mut env: Vec<(String, String)> = INHERITED
@@ -46,18 +52,21 @@ pub(crate) fn prepare(
         ServerCommand::Program { command, args } => (PathBuf::from(command), args.clone()),
         ServerCommand::DemoServer => {
             env.push((DEMO_USER.to_owned(), principal.name.to_string()));
-            let own = std::env::current_exe()
-                .map_err(|error| format!("cannot find the broker's own program: {error}"))?;
-            (own, vec!["demo-server".to_owned()])
+            (PathBuf::from(MYSELF), vec!["demo-server".to_owned()])
         }
     };
-    let cwd = server.cwd.clone();
+    let orders = Orders {
+        parent: getpid().as_raw_pid(),
+        cwd: server.cwd.clone(),
+        open_files: Some(open_files),
+        file_size: server.options.limits.file_size_max,
+        ..Orders::default()
+    };
     Ok(Launch {
         label: label.to_owned(),
-        program,
-        args,
+        program: PathBuf::from(MYSELF),
+        args: orders.args(&program, &args),
         env,
-        cwd,
         stderr: Arc::new(StderrTail::new(label.to_owned(), &secrets)),
     })
 }

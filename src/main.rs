@@ -5,12 +5,13 @@
 //!
 //! - `serve`, `check`: wiring; the only ones that know all others
 //! - `spawner`: how a session gets its child
-//! - `cli`, `config`, `launch`: what the operator wants
+//! - `cli`, `config`, `isolation`, `launch`: what the operator wants
 //! - `http`: tiny_http's accept loop, routes, statuses, event streams
 //! - `session`: which session id belongs to whom and to which child
 //! - `bridge`: who waits for which message of one child
 //! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
 //!   `demo`: a server to try it with
+//! - `launcher`: what a child's process does before it becomes the child
 //! - `mcp`, `jsonrpc`, `thread`, `clock`, `rate`, `memory`, `private_file`, `metrics`, `exit`:
 //!   words that all of them share
 
@@ -26,6 +27,7 @@ mod exit;
 mod http;
 mod jsonrpc;
 mod launch;
+mod launcher;
 mod mcp;
 mod memory;
 mod metrics;
@@ -37,6 +39,7 @@ mod spawner;
 mod supervisor;
 mod thread;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -47,7 +50,11 @@ use config::{Config, ServeArgs};
 use exit::Exit;
 
 fn main() -> ExitCode {
-    match run() {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|it| it == launcher::COMMAND).is_some() {
+        return launcher::run(args);
+    }
+    match run(args) {
         Ok(()) => Exit::Ok.into(),
         Err(failure) => {
             // Nobody is left to be told if stderr is closed.
@@ -72,9 +79,8 @@ impl Failure {
     }
 }
 
-fn run() -> Result<(), Failure> {
-    let command = cli::parse(std::env::args_os().skip(1))
-        .map_err(|error| Failure::new(Exit::Usage, error))?;
+fn run(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    let command = cli::parse(args).map_err(|error| Failure::new(Exit::Usage, error))?;
     let failed = |error: &dyn fmt::Display| Failure::new(Exit::Failure, error);
     match command {
         Command::Help(text) => print(text),

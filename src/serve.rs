@@ -22,6 +22,7 @@ use crate::private_file::FileError;
 use crate::session::reaper::Reaper;
 use crate::session::{self, Records, Registry, SpawnFn};
 use crate::spawner::Spawner;
+use crate::supervisor::{Nursery, Parent};
 use crate::thread;
 use inner::InnerSocket;
 
@@ -105,7 +106,8 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
         .map_err(|error| ServeError::Http(error.to_string()))?;
     let server = Arc::new(server);
     let url = welcome::url(&config, &listener);
-    let registry = registry(&config, open_files)?;
+    let parent = Parent::start().map_err(ServeError::Start)?;
+    let registry = registry(&config, parent.nursery(), open_files)?;
     let app = Arc::new(app(&config, &registry, &authenticator));
     let reaper = reaper(&registry, &authenticator).map_err(ServeError::Start)?;
     let accept = {
@@ -126,6 +128,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     app.stop(&server);
     drop(edge);
     drop(accept);
+    drop(parent);
     if let Listen::Unix(path) = &config.listen {
         // Somebody may have removed it already.
         let _ = std::fs::remove_file(path);
@@ -346,7 +349,11 @@ fn fit_descriptors(config: &mut Config) {
     }
 }
 
-fn registry(config: &Config, open_files: Rlimit) -> Result<Arc<Registry>, ServeError> {
+fn registry(
+    config: &Config,
+    nursery: Nursery,
+    open_files: Rlimit,
+) -> Result<Arc<Registry>, ServeError> {
     let options = session::Options {
         max_sessions: config.max_sessions,
         max_sessions_per_user: config.max_sessions_per_user,
@@ -368,7 +375,7 @@ fn registry(config: &Config, open_files: Rlimit) -> Result<Arc<Registry>, ServeE
         .then(|| Records::load(&config.state_dir))
         .transpose()
         .map_err(ServeError::Records)?;
-    let spawner = Spawner::new(config, open_files);
+    let spawner = Spawner::new(config, nursery, open_files);
     let spawn: SpawnFn = Box::new(move |request| spawner.spawn(request));
     Ok(Registry::new(options, policies.collect(), records, spawn))
 }

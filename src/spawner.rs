@@ -9,11 +9,13 @@ use crate::bridge::{self, Bridge};
 use crate::config::{Config, Server};
 use crate::launch;
 use crate::session::{Backend, SpawnRequest};
-use crate::supervisor::{Child, Event, Limits, Waker};
+use crate::supervisor::{Child, Event, Limits, Nursery, Waker};
 
 /// Starts the children of all servers.
 pub(crate) struct Spawner {
     servers: Vec<Server>,
+    nursery: Nursery,
+    open_files: Rlimit,
     limits: Limits,
     max_in_flight: usize,
     start_timeout: Duration,
@@ -21,14 +23,15 @@ pub(crate) struct Spawner {
 
 impl Spawner {
     /// `open_files` is the limit that the broker was started with.
-    pub(crate) fn new(config: &Config, open_files: Rlimit) -> Self {
+    pub(crate) fn new(config: &Config, nursery: Nursery, open_files: Rlimit) -> Self {
         Self {
             servers: config.servers.clone(),
+            nursery,
+            open_files,
             limits: Limits {
                 max_message: config.max_message,
                 stop_grace: config.stop_grace,
                 kill_grace: config.kill_grace,
-                open_files,
             },
             max_in_flight: config.max_in_flight,
             start_timeout: config.start_timeout,
@@ -50,7 +53,7 @@ impl Spawner {
             host,
         } = request;
         let server = self.server(server)?;
-        let launch = launch::prepare(server, principal, label)
+        let launch = launch::prepare(server, principal, label, self.open_files)
             .map_err(|why| format!("server \"{}\": {why}", server.name))?;
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
         let tail = Arc::clone(&launch.stderr);
@@ -74,6 +77,7 @@ impl Spawner {
             stderr: Box::new(move |count| tail.last(count)),
         });
         let child = Child::start(
+            &self.nursery,
             launch,
             self.limits,
             waker,

@@ -6,12 +6,16 @@
 //! the process itself). All of them watch the process descriptor beside their pipe, so a
 //! grandchild that holds a pipe open cannot keep a thread here.
 //!
+//! [`Parent`] is the thread that all children are started on.
+//!
 //! `rustix` instead of the `nix` that ctrlc brings: it has `pidfd_open`, which `nix` lacks.
 
 mod exit;
+mod parent;
 mod pipes;
 mod stderr;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,11 +26,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, prlimit};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::thread::{self, Joined};
 pub(crate) use exit::ExitReason;
 use exit::Life;
+pub(crate) use parent::{Nursery, Parent};
 pub(crate) use stderr::StderrTail;
 
 /// How to start a child. Its environment is exactly `env`.
@@ -34,10 +39,8 @@ pub(crate) struct Launch {
     /// Short session id: names the threads and stands in every log line.
     pub(crate) label: String,
     pub(crate) program: PathBuf,
-    pub(crate) args: Vec<String>,
+    pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(String, String)>,
-    /// Working directory; `None` means the broker's own.
-    pub(crate) cwd: Option<PathBuf>,
     /// Takes what the child writes to stderr.
     pub(crate) stderr: Arc<StderrTail>,
 }
@@ -51,9 +54,6 @@ pub(crate) struct Limits {
     pub(crate) stop_grace: Duration,
     /// From SIGTERM to SIGKILL.
     pub(crate) kill_grace: Duration,
-    /// `RLIMIT_NOFILE` of the child: the broker raises its own, which is not for programs that use
-    /// select() or close every descriptor there could be.
-    pub(crate) open_files: Rlimit,
 }
 
 /// What the reader thread hands to its sink, in order; `Exited` is the last.
@@ -132,6 +132,7 @@ impl Child {
     /// # Errors
     /// [`SpawnError`] with the program and the OS error; nothing is left running then.
     pub(crate) fn start(
+        nursery: &Nursery,
         launch: Launch,
         limits: Limits,
         waker: Waker,
@@ -139,11 +140,12 @@ impl Child {
         sink: impl FnMut(Event<'_>) + Send + 'static,
     ) -> Result<Self, SpawnError> {
         let program = launch.program.clone();
-        Self::start_threads(launch, limits, waker, source, sink)
+        Self::start_threads(nursery, launch, limits, waker, source, sink)
             .map_err(|source| SpawnError { program, source })
     }
 
     fn start_threads(
+        nursery: &Nursery,
         launch: Launch,
         limits: Limits,
         waker: Waker,
@@ -151,7 +153,7 @@ impl Child {
         sink: impl FnMut(Event<'_>) + Send + 'static,
     ) -> io::Result<Self> {
         let label = launch.label.clone();
-        let (life, pipes) = spawn(&launch, limits)?;
+        let (life, pipes) = spawn(nursery, &launch)?;
         let mut child = Self {
             label,
             limits,
@@ -269,11 +271,7 @@ struct Pipes {
     stderr: OwnedFd,
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that starts children"
-)]
-fn spawn(launch: &Launch, limits: Limits) -> io::Result<(Arc<Life>, Pipes)> {
+fn spawn(nursery: &Nursery, launch: &Launch) -> io::Result<(Arc<Life>, Pipes)> {
     let mut command = Command::new(&launch.program);
     command
         .args(&launch.args)
@@ -283,15 +281,9 @@ fn spawn(launch: &Launch, limits: Limits) -> io::Result<(Arc<Life>, Pipes)> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    if let Some(cwd) = &launch.cwd {
-        command.current_dir(cwd);
-    }
-    let mut child = command.spawn()?;
+    let mut child = nursery.spawn(command)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let pid = Pid::from_child(&child);
-    // It has hardly begun to run. EPERM, where the program has another user's rights, is no reason
-    // not to serve.
-    let _ = prlimit(Some(pid), Resource::Nofile, limits.open_files);
     let opened = pidfd_open(pid, PidfdFlags::empty())
         .map_err(io::Error::from)
         .and_then(|pidfd| {

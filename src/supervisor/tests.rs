@@ -18,10 +18,6 @@ const PATIENT: Limits = Limits {
     max_message: 1024 * 1024,
     stop_grace: LONG,
     kill_grace: LONG,
-    open_files: rustix::process::Rlimit {
-        current: Some(512),
-        maximum: Some(1024),
-    },
 };
 
 /// What came out of a child, owned.
@@ -47,6 +43,7 @@ impl From<Event<'_>> for Seen {
 /// A running child, and both ends of its traffic.
 struct Rig {
     child: Option<Child>,
+    _parent: Parent,
     pid: Pid,
     killer: Killer,
     waker: Waker,
@@ -73,7 +70,9 @@ impl Rig {
         let (input, lines) = unbounded::<Vec<u8>>();
         let (sink, output) = unbounded();
         let waker = Waker::new().unwrap();
+        let parent = Parent::start().unwrap();
         let child = Child::start(
+            &parent.nursery(),
             launch,
             limits,
             waker.clone(),
@@ -88,6 +87,7 @@ impl Rig {
             pid: Pid::from_raw(child.pid().cast_signed()).unwrap(),
             killer: child.killer(),
             child: Some(child),
+            _parent: parent,
             waker,
             input: Some(input),
             output,
@@ -167,9 +167,8 @@ fn sh(script: &str) -> Launch {
     Launch {
         label: "5e551017".to_owned(),
         program: "/bin/sh".into(),
-        args: vec!["-c".to_owned(), script.to_owned()],
+        args: vec!["-c".into(), script.into()],
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-        cwd: None,
         stderr: Arc::new(StderrTail::new("test".to_owned(), &[])),
     }
 }
@@ -242,22 +241,12 @@ fn the_environment_is_what_was_given_and_nothing_else() {
 }
 
 #[test]
-fn a_child_gets_the_limit_of_open_files_it_is_meant_to_have() {
-    // It waits for a line, because the limit is set just after it has started.
-    let mut rig = Rig::start(sh("read go; ulimit -Sn; ulimit -Hn"), PATIENT);
-    rig.send("go");
-    let lines = ["512", "1024"].map(str::to_owned).to_vec();
-    assert_eq!(rig.rest(), (lines, ExitReason::Code(0)));
-    rig.stop();
-}
-
-#[test]
-fn a_child_runs_where_it_was_told_to() {
-    let mut launch = sh("pwd");
-    launch.cwd = Some("/usr".into());
-    let mut rig = Rig::start(launch, PATIENT);
-    rig.expect_line("/usr");
-    rig.stop();
+fn nothing_is_started_once_the_parent_has_gone() {
+    let nursery = Parent::start().unwrap().nursery();
+    let waker = Waker::new().unwrap();
+    let started = Child::start(&nursery, sh("exit 0"), PATIENT, waker, || None, |_| ());
+    let error = started.err().expect("no child").to_string();
+    assert_eq!(error, "cannot start /bin/sh: the broker is about to end");
 }
 
 #[test]
@@ -302,30 +291,20 @@ fn a_line_that_is_too_long_is_skipped() {
 
 #[test]
 fn a_program_that_cannot_be_started_is_named() {
-    let check = |program: &str, cwd: Option<&str>, expected: &str| {
+    let parent = Parent::start().unwrap();
+    let check = |program: &str, expected: &str| {
         let mut launch = sh("exit 0");
         launch.program = program.into();
-        launch.cwd = cwd.map(PathBuf::from);
         let waker = Waker::new().unwrap();
-        let started = Child::start(launch, PATIENT, waker, || None, |_| ());
+        let started = Child::start(&parent.nursery(), launch, PATIENT, waker, || None, |_| ());
         let error = started.err().expect("no child").to_string();
         assert_eq!(error, expected);
     };
     check(
         "/nonexistent/server",
-        None,
         "cannot start /nonexistent/server: No such file or directory (os error 2)",
     );
-    check(
-        "/etc",
-        None,
-        "cannot start /etc: Permission denied (os error 13)",
-    );
-    check(
-        "/bin/sh",
-        Some("/nonexistent"),
-        "cannot start /bin/sh: No such file or directory (os error 2)",
-    );
+    check("/etc", "cannot start /etc: Permission denied (os error 13)");
 }
 
 #[test]

@@ -163,7 +163,8 @@ fn check_fails_for_a_broken_server_and_says_why() {
         assert!(line.is_some_and(|it| it.contains(word)), "{checked:?}");
     };
     says("good: fake_mcp", "tools");
-    says("missing: FAILED", "No such file");
+    says("missing: FAILED", "exit status 127");
+    says("  cannot start /nonexistent/server: ", "No such file");
     says("quitter: FAILED", "exit status 3");
     says("mute: FAILED", "initialize");
     assert!(checked.stdout.contains("cannot start"), "{checked:?}");
