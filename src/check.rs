@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use crate::auth::{Principal, TokenError, TokenStore};
 use crate::config::{Config, Server};
+use crate::isolation::{Home, Isolation, IsolationError};
 use crate::launch;
 use crate::mcp;
 use crate::supervisor::{Child, Event, Launch, Limits, Nursery, Parent, StderrTail, Waker};
@@ -34,6 +34,7 @@ pub(crate) enum CheckError {
         of: usize,
     },
     Tokens(TokenError),
+    Isolation(IsolationError),
     /// No thread is left.
     Start(io::Error),
     Output(io::Error),
@@ -44,6 +45,7 @@ impl fmt::Display for CheckError {
         match self {
             Self::Servers { failed, of } => write!(f, "{failed} of {of} servers do not work"),
             Self::Tokens(error) => error.fmt(f),
+            Self::Isolation(error) => error.fmt(f),
             Self::Start(error) => write!(f, "cannot start: {error}"),
             Self::Output(error) => write!(f, "cannot write to stdout: {error}"),
         }
@@ -60,9 +62,13 @@ pub(crate) fn run(config: &Config, out: &mut impl Write) -> Result<(), CheckErro
         true => TokenStore::users(&config.state_dir).map_err(CheckError::Tokens)?,
         false => Vec::new(),
     };
+    let isolation = Isolation::for_trying(config).map_err(CheckError::Isolation)?;
+    isolation.log();
     let parent = Parent::start().map_err(CheckError::Start)?;
     for server in &config.servers {
-        let line = match check(config, &parent.nursery(), &users, server) {
+        let prepared = prepare(server, &users, &isolation);
+        let checked = prepared.and_then(|it| check(config, &parent.nursery(), it));
+        let line = match checked {
             Ok(offer) => format!("{}: {offer}", server.name),
             Err(why) => {
                 failed += 1;
@@ -94,20 +100,23 @@ enum Heard {
     Ended(String),
 }
 
-fn check(
-    config: &Config,
-    nursery: &Nursery,
-    users: &[Principal],
-    server: &Server,
-) -> Result<String, String> {
-    let (launch, user) = prepare(server, users)?;
+/// A child that can be started: for whom, or for nobody in particular.
+struct Prepared {
+    launch: Launch,
+    home: Home,
+    user: Option<String>,
+}
+
+fn check(config: &Config, nursery: &Nursery, prepared: Prepared) -> Result<String, String> {
+    let Prepared { launch, home, user } = prepared;
     let mut talk = Talk::start(config, nursery, launch)?;
-    let offer = talk.ask_all().map(|offer| match user.is_empty() {
-        true => offer,
-        false => format!("{offer} (as user {user})"),
+    let offer = talk.ask_all().map(|offer| match user {
+        None => offer,
+        Some(user) => format!("{offer} (as user {user})"),
     });
     talk.lines = None;
     talk.child.stop();
+    drop(home);
     offer.map_err(|why| match talk.stderr.last(QUOTED_LINES) {
         lines if lines.is_empty() => why,
         lines => format!("{why}; its last lines on stderr:\n  {}", lines.join("\n  ")),
@@ -115,18 +124,23 @@ fn check(
 }
 
 /// Prepares a child for nobody in particular, or for the first user who has what it needs.
-fn prepare(server: &Server, users: &[Principal]) -> Result<(Launch, String), String> {
-    let open_files = getrlimit(Resource::Nofile);
-    let prepare = |user: &Principal| launch::prepare(server, user, &server.name, open_files);
-    let why = match prepare(&Principal::anonymous()) {
-        Ok(launch) => return Ok((launch, String::new())),
-        Err(why) => why,
+fn prepare(
+    server: &Server,
+    users: &[Principal],
+    isolation: &Isolation,
+) -> Result<Prepared, String> {
+    let prepare = |user: &Principal, name: Option<String>| {
+        let (launch, home) = launch::prepare(server, user, &server.name, isolation)?;
+        Ok(Prepared {
+            launch,
+            home,
+            user: name,
+        })
     };
-    let for_user = |user: &Principal| {
-        let launch = prepare(user).ok()?;
-        Some((launch, user.name.to_string()))
-    };
-    users.iter().find_map(for_user).ok_or(why)
+    prepare(&Principal::anonymous(), None).or_else(|why: String| {
+        let for_user = |user: &Principal| prepare(user, Some(user.name.to_string())).ok();
+        users.iter().find_map(for_user).ok_or(why)
+    })
 }
 
 impl Talk {

@@ -4,16 +4,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::process::{Rlimit, getpid};
-
 use crate::auth::Principal;
 use crate::config::{Server, ServerCommand};
-use crate::launcher::Orders;
+use crate::isolation::{Home, Isolation};
 use crate::supervisor::{Launch, StderrTail};
 
-/// What every child gets of the broker's own environment, so that programs are found and files
-/// have a place.
-const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+/// What every child gets of the broker's own environment, so that programs are found and speak the
+/// operator's language.
+const INHERITED: [&str; 2] = ["PATH", "LANG"];
+/// Where its private directories stand.
+const PRIVATE: [&str; 2] = ["HOME", "TMPDIR"];
 /// The broker's own program, also when its file has been replaced or is out of a child's reach.
 const MYSELF: &str = "/proc/self/exe";
 /// A literal this long may be a secret that was written into the file; a shorter one, like
@@ -22,7 +22,8 @@ const SECRET_MIN_BYTES: usize = 8;
 /// Tells the built-in server who it speaks to.
 const DEMO_USER: &str = "MCP_BROKER_USER";
 
-/// How to start `server` for `principal`; `label` stands in logs and thread names.
+/// How to start `server` for `principal`, and where it lives, which is to be kept until it has
+/// ended; `label` stands in logs and thread names.
 ///
 /// # Errors
 /// One line that says what is missing, without any value.
@@ -30,8 +31,8 @@ pub(crate) fn prepare(
     server: &Server,
     principal: &Principal,
     label: &str,
-    open_files: Rlimit,
-) -> Result<Launch, String> {
+    isolation: &Isolation,
+) -> Result<(Launch, Home), String> {
     let broker_env = |key: &str| std::env::var(key).ok();
     let mut env: Vec<(String, String)> = INHERITED
         .iter()
@@ -55,18 +56,21 @@ pub(crate) fn prepare(
             (PathBuf::from(MYSELF), vec!["demo-server".to_owned()])
         }
     };
-    let orders = Orders {
-        parent: getpid().as_raw_pid(),
-        cwd: server.cwd.clone(),
-        open_files: Some(open_files),
-        file_size: server.options.limits.file_size_max,
-        ..Orders::default()
-    };
-    Ok(Launch {
+    let home = isolation.home(principal)?;
+    for (key, directory) in PRIVATE.iter().zip(home.directories()) {
+        if env.iter().all(|(other, _)| other != key) {
+            let path = directory
+                .to_str()
+                .ok_or("the state directory is not UTF-8")?;
+            env.push(((*key).to_owned(), path.to_owned()));
+        }
+    }
+    let launch = Launch {
         label: label.to_owned(),
         program: PathBuf::from(MYSELF),
-        args: orders.args(&program, &args),
+        args: isolation.orders(server, &home).args(&program, &args),
         env,
         stderr: Arc::new(StderrTail::new(label.to_owned(), &secrets)),
-    })
+    };
+    Ok((launch, home))
 }

@@ -25,6 +25,7 @@ mod demo;
 mod edge;
 mod exit;
 mod http;
+mod isolation;
 mod jsonrpc;
 mod launch;
 mod launcher;

@@ -16,6 +16,7 @@ use crate::auth::{Authenticator, TokenError, TokenStore};
 use crate::config::{Config, Listen, ServerOptions};
 use crate::edge::{self, Edge, Listener};
 use crate::http::{self, App, Policy};
+use crate::isolation::{Isolation, IsolationError};
 use crate::memory;
 use crate::metrics;
 use crate::private_file::FileError;
@@ -46,6 +47,7 @@ pub(crate) enum ServeError {
     },
     Tokens(TokenError),
     Records(FileError),
+    Isolation(IsolationError),
     Signals(String),
     /// No thread or no descriptor is left.
     Start(io::Error),
@@ -66,6 +68,7 @@ impl fmt::Display for ServeError {
             }
             Self::Tokens(error) => error.fmt(f),
             Self::Records(error) => write!(f, "cannot keep sessions: {error}"),
+            Self::Isolation(error) => write!(f, "cannot isolate servers: {error}"),
             Self::Signals(why) => write!(f, "cannot handle signals: {why}"),
             Self::Start(source) => write!(f, "cannot start: {source}"),
             Self::Http(why) => write!(f, "the HTTP side has failed: {why}"),
@@ -95,6 +98,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     fit_descriptors(&mut config);
     let (stop, stopped) = unbounded();
     handle_signals(stop.clone())?;
+    let isolation = Isolation::for_serving(&config, open_files).map_err(ServeError::Isolation)?;
     let (authenticator, first_token) = authenticate(&config)?;
     let listener = listen(&config.listen)?;
     let (inner, inner_listener) =
@@ -106,8 +110,9 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
         .map_err(|error| ServeError::Http(error.to_string()))?;
     let server = Arc::new(server);
     let url = welcome::url(&config, &listener);
+    isolation.log();
     let parent = Parent::start().map_err(ServeError::Start)?;
-    let registry = registry(&config, parent.nursery(), open_files)?;
+    let registry = registry(&config, parent.nursery(), isolation)?;
     let app = Arc::new(app(&config, &registry, &authenticator));
     let reaper = reaper(&registry, &authenticator).map_err(ServeError::Start)?;
     let accept = {
@@ -352,7 +357,7 @@ fn fit_descriptors(config: &mut Config) {
 fn registry(
     config: &Config,
     nursery: Nursery,
-    open_files: Rlimit,
+    isolation: Isolation,
 ) -> Result<Arc<Registry>, ServeError> {
     let options = session::Options {
         max_sessions: config.max_sessions,
@@ -375,7 +380,7 @@ fn registry(
         .then(|| Records::load(&config.state_dir))
         .transpose()
         .map_err(ServeError::Records)?;
-    let spawner = Spawner::new(config, nursery, open_files);
+    let spawner = Spawner::new(config, nursery, isolation);
     let spawn: SpawnFn = Box::new(move |request| spawner.spawn(request));
     Ok(Registry::new(options, policies.collect(), records, spawn))
 }

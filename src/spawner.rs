@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::Rlimit;
-
 use crate::bridge::{self, Bridge};
 use crate::config::{Config, Server};
+use crate::isolation::Isolation;
 use crate::launch;
 use crate::session::{Backend, SpawnRequest};
 use crate::supervisor::{Child, Event, Limits, Nursery, Waker};
@@ -15,19 +14,18 @@ use crate::supervisor::{Child, Event, Limits, Nursery, Waker};
 pub(crate) struct Spawner {
     servers: Vec<Server>,
     nursery: Nursery,
-    open_files: Rlimit,
+    isolation: Isolation,
     limits: Limits,
     max_in_flight: usize,
     start_timeout: Duration,
 }
 
 impl Spawner {
-    /// `open_files` is the limit that the broker was started with.
-    pub(crate) fn new(config: &Config, nursery: Nursery, open_files: Rlimit) -> Self {
+    pub(crate) fn new(config: &Config, nursery: Nursery, isolation: Isolation) -> Self {
         Self {
             servers: config.servers.clone(),
             nursery,
-            open_files,
+            isolation,
             limits: Limits {
                 max_message: config.max_message,
                 stop_grace: config.stop_grace,
@@ -53,7 +51,7 @@ impl Spawner {
             host,
         } = request;
         let server = self.server(server)?;
-        let launch = launch::prepare(server, principal, label, self.open_files)
+        let (launch, home) = launch::prepare(server, principal, label, &self.isolation)
             .map_err(|why| format!("server \"{}\": {why}", server.name))?;
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
         let tail = Arc::clone(&launch.stderr);
@@ -99,7 +97,10 @@ impl Spawner {
         let killer = child.killer();
         Ok(Backend {
             bridge,
-            stop: Box::new(move || child.stop()),
+            stop: Box::new(move || {
+                child.stop();
+                drop(home);
+            }),
             kill: Box::new(move || killer.kill()),
         })
     }

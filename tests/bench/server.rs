@@ -216,6 +216,10 @@ fn command(target: Target, programs: &Programs, port: u16) -> Outcome<(PathBuf, 
         Target::HttpAlone => return Ok((programs.bench.clone(), words("http-floor"))),
         Target::Broker => {
             let mut arguments = words("serve --listen 127.0.0.1:0 --no-auth --max-sessions 0");
+            if rustix::process::geteuid().is_root() {
+                // The child's program may be out of reach for anybody else.
+                arguments.extend(words("--run-as root"));
+            }
             arguments.extend(words("--max-sessions-per-user 0 --"));
             (programs.broker.clone(), arguments)
         }

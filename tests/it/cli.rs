@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::broker::{PROGRAM, run_command};
+use crate::support::user::as_ourselves;
 use crate::support::{Broker, Run, TempDir, fake_mcp, run};
 
 /// Ends so, having said one line on stderr with all these words, and nothing on stdout.
@@ -114,6 +115,12 @@ fn an_address_in_use_is_said_in_one_line() {
     assert_complaint(&run, 1, &[&addr, "in use"]);
 }
 
+/// `check` over programs that only whoever runs the tests may be able to reach.
+#[track_caller]
+fn run_check(args: &[&str]) -> Run {
+    run(&[&["check"], as_ourselves(), args].concat())
+}
+
 #[test]
 fn check_prints_what_each_server_offers() {
     let dir = TempDir::new();
@@ -125,7 +132,7 @@ fn check_prints_what_each_server_offers() {
     let path = path.to_str().unwrap();
     let state = dir.path().join("state");
     let state = state.to_str().unwrap();
-    let checked = run(&["check", "--config", path, "--state-dir", state]);
+    let checked = run_check(&["--config", path, "--state-dir", state]);
     assert_eq!(checked.code, Some(0), "{checked:?}");
     let lines: Vec<&str> = checked.stdout.lines().collect();
     assert_eq!(lines.len(), 2, "{checked:?}");
@@ -138,7 +145,7 @@ fn check_prints_what_each_server_offers() {
             assert!(line.contains(part), "{part} in {line}");
         }
     }
-    let checked = run(&["check", "--state-dir", state, "--", &fake_mcp()]);
+    let checked = run_check(&["--state-dir", state, "--", &fake_mcp()]);
     assert_eq!(checked.code, Some(0), "{checked:?}");
     assert!(checked.stdout.contains("fake_mcp"), "{checked:?}");
 }
@@ -156,7 +163,7 @@ fn check_fails_for_a_broken_server_and_says_why() {
         "broker": { "start_timeout": "500ms", "stop_grace": "200ms", "kill_grace": "200ms" },
     });
     let path = dir.write("config.json", &config.to_string()).unwrap();
-    let checked = run(&["check", "--config", path.to_str().unwrap()]);
+    let checked = run_check(&["--config", path.to_str().unwrap()]);
     assert_eq!(checked.code, Some(1), "{checked:?}");
     let says = |start: &str, word: &str| {
         let line = checked.stdout.lines().find(|it| it.starts_with(start));
@@ -239,6 +246,7 @@ fn a_command_line_of_ones_own_is_served() {
     ]);
     let dir = TempDir::new();
     command.arg(dir.path().join("state"));
+    command.args(as_ourselves());
     command.args(["--", &fake_mcp(), "--garbage"]);
     let broker = Broker::launch(command, dir);
     broker.assert_well();

@@ -16,6 +16,7 @@ mod bytes;
 mod children;
 mod cli;
 mod edge;
+mod isolation;
 mod sessions;
 mod shutdown;
 mod streams;

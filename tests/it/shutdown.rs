@@ -221,6 +221,7 @@ fn a_broker_that_was_killed_does_not_hinder_the_next() {
     let mut command = std::process::Command::new(crate::support::broker::PROGRAM);
     command.args(["serve", "--listen", "127.0.0.1:0", "--state-dir"]);
     command.arg(broker.dir().path().join("state"));
+    command.args(crate::support::user::as_ourselves());
     let next = Broker::launch(command, crate::support::TempDir::new());
     let client = next.client().with_token(broker.token("alice"));
     client.ready();

@@ -6,6 +6,7 @@ pub(crate) mod broker;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod session;
+pub(crate) mod user;
 
 use std::fs;
 use std::io;

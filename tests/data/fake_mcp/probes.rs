@@ -58,8 +58,30 @@ pub(crate) fn run(call: &Call, name: &str) -> Reply {
                 Err(error) => Err(Fault::Tool(format!("grandchild: {error}"))),
             }
         }
-        _ => misbehave(call, name, &arguments),
+        _ => pry(name, &arguments).unwrap_or_else(|| misbehave(call, name, &arguments)),
     }
+}
+
+/// Reaches for what may be somebody else's; `None` for any other name.
+fn pry(name: &str, arguments: &Object) -> Option<Reply> {
+    let path = || arguments.text("path").unwrap_or_default();
+    let number = |key: &str| {
+        let number = arguments.number(key).unwrap_or_default();
+        i32::try_from(number).unwrap_or_default()
+    };
+    let tried = match name {
+        "read_file" => process::read(&path(), number("offset")),
+        "write_file" => process::write(&path()),
+        "rename" => process::rename(&path(), &arguments.text("to").unwrap_or_default()),
+        "connect" => process::connect(&arguments.text("name").unwrap_or_default()),
+        "signal" => process::signal(number("pid"), number("signal")),
+        "descriptors" => process::descriptors(),
+        _ => return None,
+    };
+    Some(match tried {
+        Ok(seen) => text(seen),
+        Err(error) => Err(Fault::Tool(error.to_string())),
+    })
 }
 
 fn misbehave(call: &Call, name: &str, arguments: &Object) -> Reply {

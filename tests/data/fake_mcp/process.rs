@@ -1,13 +1,17 @@
 //! Everything that is about processes and not about messages: ending, pids, grandchildren, noise on
-//! stderr. Linux only.
+//! stderr, and what a process can get at. Linux only.
 
 use std::env;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
 /// Ends the process at once.
@@ -89,4 +93,57 @@ pub(crate) fn ids() -> io::Result<Value> {
         "pgid": field(2),
         "sid": field(3),
     }))
+}
+
+/// The longest part of a file that is shown.
+const SHOWN_BYTES: u64 = 64 * 1024;
+
+/// What a file has from this offset.
+pub(crate) fn read(path: &str, offset: i32) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset.unsigned_abs().into()))?;
+    let mut seen = Vec::new();
+    file.take(SHOWN_BYTES).read_to_end(&mut seen)?;
+    Ok(String::from_utf8_lossy(&seen).into_owned())
+}
+
+/// Creates or replaces a file.
+pub(crate) fn write(path: &str) -> io::Result<String> {
+    fs::write(path, "written\n")?;
+    Ok("written".into())
+}
+
+pub(crate) fn rename(from: &str, to: &str) -> io::Result<String> {
+    fs::rename(from, to)?;
+    Ok("renamed".into())
+}
+
+/// Connects to a Unix socket with a name that is no file.
+pub(crate) fn connect(name: &str) -> io::Result<String> {
+    UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    Ok("connected".into())
+}
+
+/// Sends a signal; 0 only asks whether it could be sent.
+pub(crate) fn signal(pid: i32, signal: i32) -> io::Result<String> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    match Signal::from_named_raw(signal) {
+        Some(signal) => kill_process(pid, signal)?,
+        None => test_kill_process(pid)?,
+    }
+    Ok("sent".into())
+}
+
+/// The descriptors that are open, but the one that it takes to list them.
+pub(crate) fn descriptors() -> io::Result<String> {
+    let mut open = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        if !target.starts_with("/proc") {
+            open.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    open.sort();
+    Ok(open.join(" "))
 }

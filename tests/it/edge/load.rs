@@ -40,6 +40,7 @@ fn with_descriptors(limit: usize, max_sessions: usize) -> Broker {
         .arg(dir.path().join("state"))
         .arg("--config")
         .arg(config.expect("a configuration file"))
+        .args(crate::support::user::as_ourselves())
         .env_remove("RUST_LOG");
     Broker::launch(command, dir)
 }

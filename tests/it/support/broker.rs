@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
 use super::process::{self, Process};
+use super::user::{self, Programs};
 use super::{DEADLINE, Session, TempDir, eventually, fake_mcp};
 
 /// The program that is tested.
@@ -26,6 +27,9 @@ pub(crate) struct Setup {
     env: Vec<(String, String)>,
     /// Who has a token, and the options it is made with. Nobody: everybody is let in.
     users: Vec<(String, Vec<String>)>,
+    /// What is run, and whether by an ordinary user. `None`: what was built, by whoever runs the
+    /// tests, and so are its children.
+    programs: Option<(Programs, bool)>,
 }
 
 impl Setup {
@@ -65,10 +69,26 @@ impl Setup {
         self
     }
 
+    /// Runs these programs, with no `--run-as` but one that is asked for: as an ordinary user, or
+    /// as whoever runs the tests.
+    pub(crate) fn programs(mut self, programs: Programs, is_ordinary: bool) -> Self {
+        self.programs = Some((programs, is_ordinary));
+        self
+    }
+
     /// Starts it, and waits for the line that says where it listens.
     #[track_caller]
     pub(crate) fn start(mut self) -> Broker {
         let dir = TempDir::new();
+        if self
+            .programs
+            .as_ref()
+            .is_some_and(|(_, is_ordinary)| *is_ordinary)
+        {
+            let state = dir.path().join("state");
+            std::fs::create_dir(&state).expect("a new directory");
+            user::give(&[&state]);
+        }
         if self.servers.is_empty() {
             self = self.server("fake", &[]);
         }
@@ -82,18 +102,32 @@ impl Setup {
         let tokens = self.users.iter().map(make).collect();
         let config = json!({ "mcpServers": self.servers, "broker": self.settings });
         let config = dir.write("config.json", &config.to_string());
-        let mut command = Command::new(PROGRAM);
+        let config = config.expect("a configuration file");
+        let mut command = match &self.programs {
+            None => {
+                let own = user::as_ourselves().iter().map(ToString::to_string);
+                self.options.extend(own);
+                Command::new(PROGRAM)
+            }
+            Some((programs, is_ordinary)) => {
+                if *is_ordinary {
+                    user::give(&[dir.path(), &config]);
+                }
+                programs.broker(*is_ordinary)
+            }
+        };
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "debug"])
             .arg("--state-dir")
             .arg(dir.path().join("state"))
             .arg("--config")
-            .arg(config.expect("a configuration file"))
+            .arg(config)
             .args(&self.options)
             .envs(self.env)
             .env_remove("RUST_LOG");
         let mut broker = Broker::launch(command, dir);
         broker.tokens = tokens;
+        broker.programs = self.programs.map(|(programs, _)| programs);
         broker
     }
 }
@@ -105,6 +139,8 @@ pub(crate) struct Broker {
     addr: SocketAddr,
     dir: TempDir,
     tokens: HashMap<String, String>,
+    /// Copies that go with it.
+    programs: Option<Programs>,
     stdout: Lines,
     stderr: Lines,
 }
@@ -123,6 +159,7 @@ impl Broker {
             options: Vec::new(),
             env: Vec::new(),
             users: Vec::new(),
+            programs: None,
         };
         setup
             .setting("stop_grace", "300ms")
@@ -164,6 +201,7 @@ impl Broker {
             addr,
             dir,
             tokens: HashMap::new(),
+            programs: None,
             stdout,
             stderr,
         }
