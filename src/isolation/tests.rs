@@ -124,8 +124,8 @@ fn no_limit_is_above_what_the_broker_was_given() {
         current: Some(n),
         maximum: Some(n),
     };
-    assert_eq!(open_files(given.clone(), None), given);
-    assert_eq!(open_files(given.clone(), Some(100)), both(100));
+    assert_eq!(open_files(given, None), given);
+    assert_eq!(open_files(given, Some(100)), both(100));
     assert_eq!(open_files(given, Some(5000)), both(4096));
     assert_eq!(at_most(None, 5000), 5000);
 }
