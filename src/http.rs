@@ -4,6 +4,7 @@
 //! looks at heads, never at bodies, and hands the whole request on: to a session's threads, or
 //! to an opener's where there is no session yet. Statuses are chosen in `reply`.
 
+mod admin;
 mod exchange;
 mod mcp;
 mod open;
@@ -12,12 +13,14 @@ mod reply;
 mod request;
 mod route;
 mod sse;
+mod tally;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -28,6 +31,7 @@ pub(crate) use policy::Policy;
 use reply::{Answer, Face};
 use request::Incoming;
 use route::Route;
+use tally::Tally;
 
 /// Threads that open sessions at a time; more are told to come again.
 const OPENERS_MAX: usize = 64;
@@ -42,31 +46,66 @@ pub(crate) struct App {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) policy: Policy,
+    /// For the admin listener.
+    pub(crate) admin_policy: Policy,
     /// Names of the servers; the first is also at `/mcp` if it is the only one.
     pub(crate) servers: Vec<Arc<str>>,
     /// The status for a session that is no more: 404, or 410 where so configured.
     pub(crate) gone_status: u16,
+    pub(crate) started: SystemTime,
     departures: Departures,
-    openers: Mutex<Vec<Joined<()>>>,
+    openers: Threads,
+    scrapes: Threads,
     stopping: AtomicBool,
+}
+
+/// What an [`App`] is made with, beside what it serves.
+pub(crate) struct Options {
+    pub(crate) policy: Policy,
+    pub(crate) admin_policy: Policy,
+    pub(crate) servers: Vec<Arc<str>>,
+    pub(crate) gone_status: u16,
+}
+
+/// Threads that end by themselves.
+#[derive(Default)]
+struct Threads(Mutex<Vec<Joined<()>>>);
+
+impl Threads {
+    /// Those that are still running.
+    fn count(&self) -> usize {
+        let mut threads = self.0.lock();
+        threads.retain(|thread| !thread.is_finished());
+        threads.len()
+    }
+
+    fn push(&self, thread: Joined<()>) {
+        self.0.lock().push(thread);
+    }
+
+    fn join_all(&self) {
+        let threads = std::mem::take(&mut *self.0.lock());
+        drop(threads);
+    }
 }
 
 impl App {
     pub(crate) fn new(
         registry: Arc<Registry>,
         authenticator: Arc<Authenticator>,
-        policy: Policy,
-        servers: Vec<Arc<str>>,
-        gone_status: u16,
+        options: Options,
     ) -> Self {
         Self {
             registry,
             authenticator,
-            policy,
-            servers,
-            gone_status,
+            policy: options.policy,
+            admin_policy: options.admin_policy,
+            servers: options.servers,
+            gone_status: options.gone_status,
+            started: SystemTime::now(),
             departures: Departures::default(),
-            openers: Mutex::default(),
+            openers: Threads::default(),
+            scrapes: Threads::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -76,19 +115,19 @@ impl App {
         self.departures.tell(connection);
     }
 
-    /// Lets [`run`] return when `server` is unblocked, and waits for the openers.
+    /// Lets [`run`] return when `server` is unblocked, and waits for what it started.
     pub(crate) fn stop(&self, server: &tiny_http::Server) {
         self.stopping.store(true, Ordering::Release);
         server.unblock();
-        let openers = std::mem::take(&mut *self.openers.lock());
-        drop(openers);
+        self.openers.join_all();
+        self.scrapes.join_all();
     }
 
-    /// Threads of openers that are still running.
-    fn openers(&self) -> usize {
-        let mut openers = self.openers.lock();
-        openers.retain(|opener| !opener.is_finished());
-        openers.len()
+    fn health(&self) -> Answer {
+        match self.registry.is_draining() {
+            true => Answer::Draining,
+            false => Answer::Healthy,
+        }
     }
 }
 
@@ -113,11 +152,16 @@ fn handle(app: &Arc<App>, request: tiny_http::Request) {
     let mut face = Face {
         origin: None,
         gone_status: app.gone_status,
+        tally: None,
     };
     let incoming = match Incoming::read(&request) {
         Ok(incoming) => incoming,
         Err(answer) => return reply::send(request, &answer, &face),
     };
+    face.tally = Some(Tally::begin(&incoming.method, Instant::now()));
+    if incoming.is_admin {
+        return admin::serve(app, request, &incoming, face);
+    }
     match app
         .policy
         .check(incoming.host.as_deref(), incoming.origin.as_deref())
@@ -128,10 +172,9 @@ fn handle(app: &Arc<App>, request: tiny_http::Request) {
     let answer = match route::find(&app.servers, &incoming.method, request.url()) {
         Route::Mcp(server) => return mcp::serve(app, request, incoming, face, &server),
         Route::Preflight => Answer::Preflight,
-        Route::Health if app.registry.is_draining() => Answer::Draining,
-        Route::Health => Answer::Healthy,
+        Route::Health => app.health(),
         Route::MethodNotAllowed(allow) => Answer::MethodNotAllowed(allow),
-        Route::NotFound => Answer::NotFound,
+        Route::Metrics | Route::NotFound => Answer::NotFound,
     };
     refuse(app, request, answer, face);
 }
@@ -142,11 +185,11 @@ fn refuse(app: &App, request: tiny_http::Request, answer: Answer, face: Face) {
     let is_large = request
         .body_length()
         .is_some_and(|len| len > SMALL_BODY_BYTES);
-    if !is_large || app.openers() >= OPENERS_MAX {
+    if !is_large || app.openers.count() >= OPENERS_MAX {
         return reply::send(request, &answer, &face);
     }
     match thread::spawn("refuse", move || reply::send(request, &answer, &face)) {
-        Ok(thread) => app.openers.lock().push(thread),
+        Ok(thread) => app.openers.push(thread),
         // The request went with the closure, which tiny_http answers with 500.
         Err(error) => log::error!("cannot start a thread to refuse a request: {error}"),
     }

@@ -12,8 +12,8 @@
 //! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
 //!   `demo`: a server to try it with
 //! - `launcher`: what a child's process does before it becomes the child
-//! - `mcp`, `jsonrpc`, `thread`, `clock`, `rate`, `memory`, `private_file`, `metrics`, `exit`:
-//!   words that all of them share
+//! - `mcp`, `jsonrpc`, `thread`, `clock`, `rate`, `memory`, `private_file`, `metrics`, `systemd`,
+//!   `exit`: words that all of them share
 
 mod auth;
 mod bridge;
@@ -38,6 +38,7 @@ mod serve;
 mod session;
 mod spawner;
 mod supervisor;
+mod systemd;
 mod thread;
 
 use std::ffi::OsString;
@@ -89,7 +90,7 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::DemoServer => demo::run().map_err(|error| failed(&error)),
         Command::Serve(args) => {
             let config = configure(&args, "info")?;
-            serve::run(config).map_err(|error| failed(&error))
+            serve::run(config).map_err(|error| Failure::new(error.exit(), error))
         }
         Command::Check { overrides } => {
             // What a server says on stderr is quoted where it matters.

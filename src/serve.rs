@@ -1,12 +1,16 @@
 //! `serve`: the wiring and the order of shutting down; the only file that knows all others.
 
 mod inner;
+mod listeners;
+mod watchdog;
 mod welcome;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
@@ -14,7 +18,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::auth::{Authenticator, TokenError, TokenStore};
 use crate::config::{Config, Listen, ServerOptions};
-use crate::edge::{self, Edge, Listener};
+use crate::edge::{self, Door, Edge, Listener};
+use crate::exit::Exit;
 use crate::http::{self, App, Policy};
 use crate::isolation::{Isolation, IsolationError};
 use crate::memory;
@@ -24,8 +29,9 @@ use crate::session::reaper::Reaper;
 use crate::session::{self, Records, Registry, SpawnFn};
 use crate::spawner::Spawner;
 use crate::supervisor::{Nursery, Parent};
-use crate::thread;
+use crate::{systemd, thread};
 use inner::InnerSocket;
+use watchdog::{Turns, Watchdog};
 
 /// How often the drain looks whether everything is answered.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
@@ -40,6 +46,16 @@ pub(crate) enum ServeError {
     Listen {
         listen: Listen,
         source: io::Error,
+    },
+    /// A socket that the service manager has passed.
+    Passed {
+        name: String,
+        source: io::Error,
+    },
+    /// A passed socket that other machines reach, without what should keep them out.
+    OpenDoor {
+        addr: SocketAddr,
+        door: Door,
     },
     StateDir {
         path: PathBuf,
@@ -59,6 +75,20 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen { listen, source } => write!(f, "cannot listen on {listen}: {source}"),
+            Self::Passed { name, source } => {
+                write!(f, "cannot use the passed socket {name:?}: {source}")
+            }
+            Self::OpenDoor { addr, door } => {
+                let setting = match door {
+                    Door::Public => "no_auth",
+                    Door::Admin => "the admin listener",
+                };
+                write!(
+                    f,
+                    "{setting} is refused on the passed socket {addr}, which other machines can \
+                     reach: pass a loopback address or a Unix socket"
+                )
+            }
             Self::StateDir { path, source } => {
                 write!(
                     f,
@@ -72,6 +102,16 @@ impl fmt::Display for ServeError {
             Self::Signals(why) => write!(f, "cannot handle signals: {why}"),
             Self::Start(source) => write!(f, "cannot start: {source}"),
             Self::Http(why) => write!(f, "the HTTP side has failed: {why}"),
+        }
+    }
+}
+
+impl ServeError {
+    /// What a script is told. Trying again does not help against a wrong configuration.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::OpenDoor { .. } => Exit::Config,
+            _ => Exit::Failure,
         }
     }
 }
@@ -95,12 +135,14 @@ enum Stop {
 pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     let open_files = getrlimit(Resource::Nofile);
     raise_descriptor_limit(open_files);
-    fit_descriptors(&mut config);
     let (stop, stopped) = unbounded();
     handle_signals(stop.clone())?;
     let isolation = Isolation::for_serving(&config, open_files).map_err(ServeError::Isolation)?;
     let (authenticator, first_token) = authenticate(&config)?;
-    let listener = listen(&config.listen)?;
+    let listeners = listeners::open(&config)?;
+    let urls = listeners::urls(&listeners, Door::Public);
+    let admin_urls = listeners::urls(&listeners, Door::Admin);
+    fit_descriptors(&mut config, !admin_urls.is_empty());
     let (inner, inner_listener) =
         InnerSocket::bind(&config.state_dir).map_err(|source| ServeError::StateDir {
             path: config.state_dir.clone(),
@@ -109,12 +151,13 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     let server = tiny_http::Server::from_listener(inner_listener, None)
         .map_err(|error| ServeError::Http(error.to_string()))?;
     let server = Arc::new(server);
-    let url = welcome::url(&config, &listener);
     isolation.log();
     let parent = Parent::start().map_err(ServeError::Start)?;
     let registry = registry(&config, parent.nursery(), isolation)?;
-    let app = Arc::new(app(&config, &registry, &authenticator));
-    let reaper = reaper(&registry, &authenticator).map_err(ServeError::Start)?;
+    let app = Arc::new(app(&config, &listeners, &registry, &authenticator));
+    let turns = Turns::default();
+    let reaper =
+        reaper(&registry, &authenticator, Arc::clone(&turns)).map_err(ServeError::Start)?;
     let accept = {
         let (app, server, stop) = (Arc::clone(&app), Arc::clone(&server), stop.clone());
         thread::spawn("accept", move || {
@@ -124,20 +167,23 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
         })
         .map_err(ServeError::Start)?
     };
-    let edge = start_edge(&config, &app, listener, &inner, stop).map_err(ServeError::Start)?;
-    welcome::print(&config, &url, first_token.as_deref());
+    let edge = start_edge(&config, &app, listeners, &inner, stop).map_err(ServeError::Start)?;
+    let watchdog = watch(&edge, turns).map_err(ServeError::Start)?;
+    welcome::print(&config, &urls, &admin_urls, first_token.as_deref());
+    systemd::ready(&format!("serving on {}", urls.join(", ")));
 
     let failed = wait(&stopped);
+    systemd::stopping("letting what is in flight finish");
+    edge.leave_passed();
     shut_down(&registry, &edge, &stopped, config.drain);
+    drop(watchdog);
     drop(reaper);
+    // What comes now is told to come again; later, nobody would answer.
+    edge.stop();
     app.stop(&server);
     drop(edge);
     drop(accept);
     drop(parent);
-    if let Listen::Unix(path) = &config.listen {
-        // Somebody may have removed it already.
-        let _ = std::fs::remove_file(path);
-    }
     let (garbage, dropped) = (
         metrics::CHILD_GARBAGE_LINES.get(),
         metrics::DROPPED_MESSAGES.get(),
@@ -257,28 +303,13 @@ fn authenticate(config: &Config) -> Result<(Arc<Authenticator>, Option<String>),
     Ok((Arc::new(Authenticator::new(Some(store))?), first))
 }
 
-fn listen(listen: &Listen) -> Result<Listener, ServeError> {
-    let listener = match listen {
-        Listen::Tcp(addr) => Listener::tcp(*addr),
-        Listen::Unix(path) => inner::remove_if_stale(path).and_then(|()| Listener::unix(path)),
-    };
-    listener.map_err(|source| ServeError::Listen {
-        listen: listen.clone(),
-        source,
-    })
-}
-
-fn app(config: &Config, registry: &Arc<Registry>, authenticator: &Arc<Authenticator>) -> App {
-    let mut policy = Policy::default();
-    if let Listen::Tcp(addr) = &config.listen
-        && !addr.ip().is_unspecified()
-    {
-        // A page can rebind a name to this address, but not write the address itself as Host.
-        let host = addr.to_string();
-        policy
-            .hosts
-            .extend(host.rsplit_once(':').map(|(host, _)| host.to_owned()));
-    }
+fn app(
+    config: &Config,
+    listeners: &[Listener],
+    registry: &Arc<Registry>,
+    authenticator: &Arc<Authenticator>,
+) -> App {
+    let mut policy = listened_on(listeners, Door::Public);
     if let Some(url) = &config.public_url {
         policy.hosts.push(url.host.clone());
         policy.origins.push(url.origin());
@@ -292,12 +323,37 @@ fn app(config: &Config, registry: &Arc<Registry>, authenticator: &Arc<Authentica
         .map(|server| server.name.as_str().into())
         .collect();
     let (registry, authenticator) = (Arc::clone(registry), Arc::clone(authenticator));
-    App::new(registry, authenticator, policy, servers, config.gone_status)
+    let options = http::Options {
+        policy,
+        admin_policy: listened_on(listeners, Door::Admin),
+        servers,
+        gone_status: config.gone_status,
+    };
+    App::new(registry, authenticator, options)
 }
 
-fn reaper(registry: &Arc<Registry>, authenticator: &Arc<Authenticator>) -> io::Result<Reaper> {
+/// The addresses of a door may be named as `Host`.
+fn listened_on(listeners: &[Listener], door: Door) -> Policy {
+    let of_door = listeners.iter().filter(|it| it.door() == door);
+    let addrs = of_door.filter_map(Listener::tcp_addr);
+    // A page can rebind a name to this address, but not write the address itself as Host.
+    let hosts = addrs
+        .filter(|addr| !addr.ip().is_unspecified())
+        .filter_map(|addr| Some(addr.to_string().rsplit_once(':')?.0.to_owned()));
+    Policy {
+        hosts: hosts.collect(),
+        origins: Vec::new(),
+    }
+}
+
+fn reaper(
+    registry: &Arc<Registry>,
+    authenticator: &Arc<Authenticator>,
+    turns: Turns,
+) -> io::Result<Reaper> {
     let authenticator = Arc::clone(authenticator);
     Reaper::start(Arc::clone(registry), move || {
+        turns.fetch_add(1, Ordering::Relaxed);
         authenticator
             .refresh(SystemTime::now())
             .unwrap_or_else(|error| {
@@ -310,7 +366,7 @@ fn reaper(registry: &Arc<Registry>, authenticator: &Arc<Authenticator>) -> io::R
 fn start_edge(
     config: &Config,
     app: &Arc<App>,
-    listener: Listener,
+    listeners: Vec<Listener>,
     inner: &InnerSocket,
     stop: Sender<Stop>,
 ) -> io::Result<Edge> {
@@ -325,20 +381,31 @@ fn start_edge(
         gone: Box::new(move |connection| app.gone(connection)),
         failed: Box::new(move || report(&stop, "tiny_http has stopped listening")),
     };
-    Edge::start(options, listener, inner.path().to_owned())
+    Edge::start(options, listeners, inner.path().to_owned())
+}
+
+/// Pings the service manager if it wants to be.
+fn watch(edge: &Edge, turns: Turns) -> io::Result<Option<Watchdog>> {
+    let Some(interval) = systemd::watchdog_interval() else {
+        return Ok(None);
+    };
+    let pulse = edge.pulse();
+    let is_felt = move |timeout| pulse.is_felt(timeout);
+    Watchdog::start(interval, turns, is_felt, systemd::alive).map(Some)
 }
 
 /// As many sessions and connections as configured, and no more than there can be descriptors
 /// for: tiny_http ends for good when it finds none.
-fn fit_descriptors(config: &mut Config) {
-    const RESERVED: usize = 64 + session::ENDING_MIN * 6;
+fn fit_descriptors(config: &mut Config, has_admin: bool) {
     const PER_CONNECTION: usize = 4;
+    const RESERVED: usize = 64 + session::ENDING_MIN * 6;
+    const FOR_ADMIN: usize = edge::ADMIN_CONNECTIONS_MAX * PER_CONNECTION;
     /// One that runs, and one that is being stopped.
     const PER_SESSION: usize = 2 * 6;
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let available = usize::try_from(limit)
         .unwrap_or(usize::MAX)
-        .saturating_sub(RESERVED);
+        .saturating_sub(RESERVED + if has_admin { FOR_ADMIN } else { 0 });
     let sessions = (available / 2 / PER_SESSION).max(1);
     if config.max_sessions == 0 {
         config.max_sessions = sessions;

@@ -9,6 +9,7 @@
 //! next session · `records` keeps sessions whose child is gone, for `revival`.
 
 mod cause;
+mod counts;
 mod ending;
 mod entry;
 mod opening;

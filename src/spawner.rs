@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bridge::{self, Bridge};
+use crate::bridge::{self, Bridge, Inbound};
 use crate::config::{Config, Server};
 use crate::isolation::Isolation;
 use crate::launch;
+use crate::metrics::{self, ChildEnd};
 use crate::session::{Backend, SpawnRequest};
-use crate::supervisor::{Child, Event, Limits, Nursery, Waker};
+use crate::supervisor::{Child, Event, ExitReason, Limits, Nursery, Waker};
 
 /// Starts the children of all servers.
 pub(crate) struct Spawner {
@@ -74,26 +75,35 @@ impl Spawner {
             },
             stderr: Box::new(move |count| tail.last(count)),
         });
+        let its_label = label.to_owned();
         let child = Child::start(
             &self.nursery,
             launch,
             self.limits,
             waker,
-            move || outbound.next(),
-            move |event| match event {
-                Event::Line(line) => inbound.line(line, Instant::now()),
-                Event::TooLong => inbound.line_too_long(),
-                Event::Woken => inbound.service(Instant::now()),
-                Event::Exited(reason) => inbound.exited(&reason.to_string(), Instant::now()),
+            move || {
+                outbound
+                    .next()
+                    .inspect(|_| metrics::CHILD_MESSAGES_SENT.add(1))
             },
+            move |event| deliver(&mut inbound, &its_label, event),
         )
-        .map_err(|error| format!("server \"{}\": {error}", server.name))?;
+        .map_err(|error| {
+            metrics::SPAWN_FAILURES.add(1);
+            format!("server \"{}\": {error}", server.name)
+        })?;
+        metrics::CHILDREN_SPAWNED.add(1);
         log::debug!(
             "child {label} started pid={} user={}",
             child.pid(),
             principal.name
         );
-        bridge.connect(Box::new(child.write_now()));
+        let write_now = child.write_now();
+        bridge.connect(Box::new(move |line| {
+            let is_written = write_now(line);
+            metrics::CHILD_MESSAGES_SENT.add(u64::from(is_written));
+            is_written
+        }));
         let killer = child.killer();
         Ok(Backend {
             bridge,
@@ -108,5 +118,31 @@ impl Spawner {
     fn server(&self, name: &str) -> Result<&Server, String> {
         let found = self.servers.iter().find(|server| server.name == name);
         found.ok_or_else(|| format!("no server \"{name}\""))
+    }
+}
+
+fn deliver(inbound: &mut Inbound, label: &str, event: Event<'_>) {
+    let now = Instant::now();
+    match event {
+        Event::Line(line) => {
+            metrics::CHILD_MESSAGES_RECEIVED.add(1);
+            inbound.line(line, now);
+        }
+        Event::TooLong => inbound.line_too_long(),
+        Event::Woken => inbound.service(now),
+        Event::Exited(reason) => {
+            log::info!("child {label} ended: {reason}");
+            metrics::CHILDREN_ENDED.add(kind(reason));
+            inbound.exited(&reason.to_string(), now);
+        }
+    }
+}
+
+fn kind(reason: &ExitReason) -> ChildEnd {
+    match reason {
+        ExitReason::Code(0) => ChildEnd::Success,
+        ExitReason::Code(_) => ChildEnd::Code,
+        ExitReason::Signal(_) => ChildEnd::Signal,
+        ExitReason::Unknown => ChildEnd::Unknown,
     }
 }

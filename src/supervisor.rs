@@ -11,6 +11,7 @@
 //! `rustix` instead of the `nix` that ctrlc brings: it has `pidfd_open`, which `nix` lacks.
 
 mod exit;
+mod live;
 mod parent;
 mod pipes;
 mod stderr;
@@ -31,6 +32,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use crate::thread::{self, Joined};
 pub(crate) use exit::ExitReason;
 use exit::Life;
+pub(crate) use live::groups as live_groups;
 pub(crate) use parent::{Nursery, Parent};
 pub(crate) use stderr::StderrTail;
 

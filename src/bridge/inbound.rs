@@ -141,6 +141,9 @@ impl Inbound {
             Some(result) => {
                 if claimed.is_initialize {
                     let version = handshake::version(result).into_owned();
+                    let said = (self.shared.options.redact)(&version, LOGGED_CHARS);
+                    let label = &self.shared.options.label;
+                    log::info!("session initialized sid={label} protocol={said:?}");
                     self.shared.table.lock().version = version;
                 }
                 if let Some(change) = claimed.change.take() {
@@ -262,6 +265,8 @@ impl Inbound {
             self.streams.len() - 1
         });
         self.shared.table.lock().resume(no, connection);
+        let (label, is_resumed) = (&self.shared.options.label, resumed.is_some());
+        log::debug!("stream opened sid={label} stream={no} resumed={is_resumed}");
         let stream = &mut self.streams[at];
         stream.attach(writer, connection, resumed.map(|(_, seq)| seq), now);
         match stream.ended {
@@ -308,6 +313,8 @@ impl Inbound {
         let connection = exchange.connection();
         let session = is_initialize.then(|| self.shared.table.lock().session.clone());
         let session = session.as_deref();
+        let label = &self.shared.options.label;
+        log::debug!("stream opened sid={label} stream={post}");
         let prime = self.primes();
         let mut stream = Stream::new(post);
         // A client that cannot be reached can still resume the stream.

@@ -89,6 +89,11 @@ impl<'a> Backlog<'a> {
         self.len == 0
     }
 
+    /// Bytes that the client has not taken.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Whether more may be added: always for a client that keeps up, and for others while the
     /// backlog is not larger than what is left for everybody else.
     pub(super) fn has_room(&self) -> bool {

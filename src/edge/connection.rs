@@ -14,10 +14,12 @@ use socket2::Socket;
 
 use super::Shared;
 use super::body::{self, Budget};
-use super::head::{self, Framing, Head, Scan};
+use super::head::{self, Framing, Head, Scan, Sender};
+use super::listener::Door;
 use super::refuse::Refusal;
-use super::relay::{Outgoing, Relay, Relayed};
+use super::relay::{Outgoing, Relay, Relayed, Waiting};
 use super::response::Request;
+use crate::metrics;
 
 const READ_SIZE_BYTES: usize = 4 * 1024;
 /// A connection that was just used keeps its buffer and its way to tiny_http for so long.
@@ -25,6 +27,9 @@ const WARM: Duration = Duration::from_secs(1);
 /// How long a refused client may take to read why before the connection is cut.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_MAX_BYTES: usize = 1024 * 1024;
+
+/// What a request is told that came too late.
+const STOPPING: Refusal = Refusal::Busy("the broker is shutting down");
 
 /// Why a connection ends.
 enum End {
@@ -42,10 +47,21 @@ impl From<Refusal> for End {
     }
 }
 
+/// Who is served.
+pub(super) struct Client<'a> {
+    pub(super) no: u64,
+    /// Non-blocking.
+    pub(super) socket: &'a Socket,
+    pub(super) door: Door,
+    /// The address it comes from; `None` for a Unix socket.
+    pub(super) hop: Option<IpAddr>,
+}
+
 struct Connection<'a> {
     shared: &'a Shared,
     no: u64,
     socket: &'a Socket,
+    door: Door,
     hop: Option<IpAddr>,
     /// What has been read and not used yet.
     buffer: Vec<u8>,
@@ -54,19 +70,20 @@ struct Connection<'a> {
     served: bool,
 }
 
-/// Serves a non-blocking socket until one side is done with it.
-/// `relaying` tells whether a response is on its way.
-pub(super) fn serve(
-    shared: &Shared,
-    no: u64,
-    socket: &Socket,
-    hop: Option<IpAddr>,
-    relaying: &AtomicBool,
-) {
+/// Serves a client until one side is done with it. `relaying` tells whether a response is on its
+/// way.
+pub(super) fn serve(shared: &Shared, client: Client<'_>, relaying: &AtomicBool) {
+    let Client {
+        no,
+        socket,
+        door,
+        hop,
+    } = client;
     let mut connection = Connection {
         shared,
         no,
         socket,
+        door,
         hop,
         buffer: Vec::new(),
         inner: None,
@@ -89,6 +106,7 @@ pub(super) fn serve(
         End::Done => connection.linger(),
         End::Refused(refusal) => {
             log::debug!("connection {no} refused: {refusal}");
+            metrics::EDGE_REFUSALS.add(1);
             // A client that does not take these few bytes at once does not get them.
             let _ = rustix::io::write(socket, &refusal.response());
             connection.linger();
@@ -139,7 +157,11 @@ impl<'a> Connection<'a> {
 
     /// Reads the body, and puts it behind the head for tiny_http.
     fn read_body(&mut self, head: &mut Head) -> Result<Outgoing<'a>, End> {
-        let peer = head.peer(self.hop, &self.shared.options.trusted_proxies);
+        let sender = Sender {
+            connection: self.no,
+            door: self.door,
+            peer: head.peer(self.hop, &self.shared.options.trusted_proxies),
+        };
         let mut budget = Budget::new(&self.shared.upload_budget);
         if head.expects_continue && self.buffer.is_empty() && head.framing != Framing::Length(0) {
             // RFC 9110 section 10.1.1; the socket's buffer is empty, so this is written whole.
@@ -148,7 +170,7 @@ impl<'a> Connection<'a> {
         let mut pace = body::Pace::new(Instant::now(), &self.shared.options.timings);
         let bytes = match head.framing {
             Framing::Length(len) => {
-                let mut bytes = head.complete(len, self.no, peer);
+                let mut bytes = head.complete(len, &sender);
                 let start = bytes.len();
                 let end = start + len;
                 loop {
@@ -176,7 +198,7 @@ impl<'a> Connection<'a> {
                     let got = self.read_before(pace.deadline())?;
                     pace.add(got);
                 }
-                let mut bytes = head.complete(body.len(), self.no, peer);
+                let mut bytes = head.complete(body.len(), &sender);
                 bytes.extend_from_slice(body.bytes());
                 bytes
             }
@@ -185,6 +207,11 @@ impl<'a> Connection<'a> {
     }
 
     fn relay(&mut self, head: &Head, request: Outgoing<'a>) -> Result<(), End> {
+        // In this order: whoever stops the edge waits for those that wait.
+        let waiting = Waiting::new(&self.shared.waiting);
+        if self.shared.stopping.load(Ordering::SeqCst) {
+            return Err(STOPPING.into());
+        }
         let inner = match self.inner.take() {
             Some(inner) => inner,
             None => self
@@ -202,9 +229,7 @@ impl<'a> Connection<'a> {
             self.buffer = Vec::new(); // the response may be a stream that is silent for hours
         }
         self.served = true;
-        let Shared {
-            waiting, memory, ..
-        } = self.shared;
+        let memory = &self.shared.memory;
         let relay = Relay::new(self.socket, &inner, about, request, waiting, memory);
         self.relaying.store(true, Ordering::Release);
         let relayed = relay.run(&self.shared.options.timings);
@@ -232,7 +257,7 @@ impl<'a> Connection<'a> {
 
     fn no_inner(&self, error: &io::Error) -> End {
         if self.shared.stopping.load(Ordering::Acquire) {
-            return End::Quiet;
+            return STOPPING.into();
         }
         log::error!("tiny_http takes no connection: {error}");
         if error.kind() == io::ErrorKind::ConnectionRefused {
@@ -254,7 +279,10 @@ impl<'a> Connection<'a> {
         loop {
             match rustix::io::read(self.socket, spare_capacity(&mut self.buffer)) {
                 Ok(0) => return Err(End::Quiet),
-                Ok(len) => return Ok(len),
+                Ok(len) => {
+                    metrics::RECEIVED_BYTES.add(len as u64);
+                    return Ok(len);
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     let left = deadline.saturating_duration_since(Instant::now());

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::listener::Door;
 use super::refuse::Refusal;
 
 /// Longest request line, in bytes (414 beyond).
@@ -23,6 +24,19 @@ const OWN_PREFIX: &[u8] = b"edge-";
 pub(crate) const CONNECTION_FIELD: &str = "Edge-Connection";
 /// The address of the client.
 pub(crate) const PEER_FIELD: &str = "Edge-Peer";
+
+/// Stands in requests that came through the admin listener.
+pub(crate) const DOOR_FIELD: &str = "Edge-Door";
+/// Its value.
+pub(crate) const ADMIN_DOOR: &str = "admin";
+
+/// Who a request comes from.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) connection: u64,
+    pub(super) door: Door,
+    pub(super) peer: Option<IpAddr>,
+}
 
 /// How long the body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +63,7 @@ pub(super) struct Head {
 impl Head {
     /// The head for tiny_http, with a blank line at its end and room for the body. Can be taken
     /// only once.
-    pub(super) fn complete(
-        &mut self,
-        body_len: usize,
-        connection: u64,
-        peer: Option<IpAddr>,
-    ) -> Vec<u8> {
+    pub(super) fn complete(&mut self, body_len: usize, sender: &Sender) -> Vec<u8> {
         use std::io::Write as _;
         let mut head = std::mem::take(&mut self.forward);
         head.reserve(128 + body_len.min(RESERVE_MAX_BYTES));
@@ -65,9 +74,13 @@ impl Head {
         // Writing to a Vec cannot fail.
         let _ = write!(
             head,
-            "Content-Length: {body_len}\r\n{CONNECTION_FIELD}: {connection}\r\n"
+            "Content-Length: {body_len}\r\n{CONNECTION_FIELD}: {}\r\n",
+            sender.connection
         );
-        if let Some(peer) = peer {
+        if sender.door == Door::Admin {
+            let _ = write!(head, "{DOOR_FIELD}: {ADMIN_DOOR}\r\n");
+        }
+        if let Some(peer) = sender.peer {
             let _ = write!(head, "{PEER_FIELD}: {peer}\r\n");
         }
         head.extend_from_slice(b"\r\n");

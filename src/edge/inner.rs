@@ -62,6 +62,16 @@ impl Pool {
         }
     }
 
+    /// Sends a request of our own on a new connection, and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`Pool::get`]; `TimedOut` if nobody answers.
+    pub(super) fn prove(&self, stopping: &AtomicBool) -> io::Result<()> {
+        let stream = self.open(stopping)?;
+        self.put_back(stream);
+        Ok(())
+    }
+
     fn open(&self, stopping: &AtomicBool) -> io::Result<UnixStream> {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         let _turn = self.turnstile.lock();

@@ -16,6 +16,7 @@ use super::Timings;
 use super::backlog::{Backlog, Memory, Wrote};
 use super::body::Budget;
 use super::response::{Request, Response};
+use crate::metrics;
 
 const READ_MIN_BYTES: usize = 4 * 1024;
 const READ_MAX_BYTES: usize = 64 * 1024;
@@ -72,7 +73,11 @@ struct Unsent {
 
 impl Unsent {
     fn is_empty(&self) -> bool {
-        self.written == self.bytes.len()
+        self.left() == 0
+    }
+
+    fn left(&self) -> usize {
+        self.bytes.len() - self.written
     }
 
     /// Writes what the socket takes. If it takes nothing any more, the rest is dropped: tiny_http
@@ -100,7 +105,7 @@ impl<'a> Relay<'a> {
         inner: &'a UnixStream,
         about: Request,
         request: Outgoing<'a>,
-        waiting: &'a AtomicUsize,
+        waiting: Waiting<'a>,
         memory: &'a Memory,
     ) -> Self {
         Self {
@@ -112,7 +117,7 @@ impl<'a> Relay<'a> {
                 written: 0,
             },
             budget: Some(request.budget),
-            waiting: Some(Waiting::new(waiting)),
+            waiting: Some(waiting),
             to_client: Backlog::new(memory, Instant::now()),
             inner_failed: false,
             read_size: READ_MIN_BYTES,
@@ -127,7 +132,13 @@ impl<'a> Relay<'a> {
                 self.budget = None;
             }
             let now = Instant::now();
-            if self.to_client.write(self.client, now) == Wrote::Failed {
+            let before = self.to_client.len();
+            let wrote = self.to_client.write(self.client, now);
+            let sent = before - self.to_client.len();
+            if sent > 0 {
+                metrics::SENT_BYTES.add(sent as u64);
+            }
+            if wrote == Wrote::Failed {
                 return Relayed::ClientGone;
             }
             if self.to_client.is_empty() && (self.response.is_end() || self.inner_failed) {
@@ -223,14 +234,14 @@ impl<'a> Relay<'a> {
 }
 
 /// One of the requests without a response yet.
-struct Waiting<'a> {
+pub(super) struct Waiting<'a> {
     count: &'a AtomicUsize,
     since: Instant,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
         Self {
             count,
             since: Instant::now(),

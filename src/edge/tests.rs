@@ -4,10 +4,13 @@
 mod fake;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::sync::Weak;
 use std::time::Instant;
+
+use crossbeam_channel::unbounded;
+use socket2::{SockRef, Socket};
 
 use super::*;
 use fake::Fake;
@@ -59,10 +62,10 @@ impl Fixture {
             failed: Box::new(move || failed.0.send(()).unwrap_or_default()),
         };
         change(&mut options);
-        let listener = Listener::tcp((LOCALHOST, 0).into()).unwrap();
+        let listener = Listener::tcp((LOCALHOST, 0).into(), Door::Public).unwrap();
         let addr = listener.tcp_addr().unwrap();
         Self {
-            edge: Some(Edge::start(options, listener, inner).unwrap()),
+            edge: Some(Edge::start(options, vec![listener], inner).unwrap()),
             addr,
             gone: gone.1,
             failed: failed.1,
@@ -210,5 +213,6 @@ fn short(change: impl FnOnce(&mut Timings)) -> Timings {
 }
 
 mod client;
+mod doors;
 mod limits;
 mod messages;

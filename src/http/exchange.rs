@@ -130,6 +130,7 @@ impl Exchange for HttpExchange {
         Ok(Box::new(Sse::start(
             writer,
             &reply::stream_fields(session, &self.face),
+            self.face.tally,
         )?))
     }
 }

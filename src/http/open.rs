@@ -17,6 +17,9 @@ use crate::mcp;
 use crate::session::{Cause, OpenError, Session};
 use crate::thread;
 
+/// Characters of what a client says about itself that are logged.
+const LOGGED_CHARS: usize = 64;
+
 /// What is known of the request before its body is read.
 pub(super) struct Opening {
     pub(super) exchange: HttpExchange,
@@ -31,7 +34,7 @@ pub(super) struct Opening {
 
 /// Serves it on another thread.
 pub(super) fn open_elsewhere(app: &Arc<App>, mut opening: Opening) {
-    if app.openers() >= OPENERS_MAX {
+    if app.openers.count() >= OPENERS_MAX {
         return opening.exchange.answer(&Answer::TooManyOpening, "null");
     }
     let its_app = Arc::clone(app);
@@ -40,7 +43,7 @@ pub(super) fn open_elsewhere(app: &Arc<App>, mut opening: Opening) {
         None => open(&its_app, opening),
     };
     match thread::spawn("open", serve) {
-        Ok(opener) => app.openers.lock().push(opener),
+        Ok(opener) => app.openers.push(opener),
         // The exchange went with the closure, and answered for itself.
         Err(error) => log::error!("cannot start a thread to open a session: {error}"),
     }
@@ -53,12 +56,39 @@ fn open(app: &App, mut opening: Opening) {
     };
     match open_session(app, &opening, &params) {
         Ok(session) => {
+            log_client(&session, opening.exchange.peek_body().unwrap_or_default());
             let connection = opening.exchange.connection();
             session.post(Box::new(opening.exchange));
             app.departures.watch_opened(connection, &session);
         }
         Err(answer) => opening.exchange.answer(&answer, &id),
     }
+}
+
+/// Who asks, as the client says itself (2025-11-25, lifecycle, "Initialization").
+fn log_client(session: &Session, body: &[u8]) {
+    let message = str::from_utf8(body)
+        .ok()
+        .and_then(|text| jsonrpc::parse(text).ok());
+    let params = message.and_then(|message| message.params).unwrap_or("{}");
+    let info = jsonrpc::member(params, "clientInfo").unwrap_or("{}");
+    let text = |object, name| {
+        let raw = jsonrpc::member(object, name);
+        for_log(&raw.and_then(jsonrpc::text).unwrap_or_default())
+    };
+    log::info!(
+        "session initializing sid={} client={:?} version={:?} protocol={:?}",
+        session.label(),
+        text(info, "name"),
+        text(info, "version"),
+        text(params, "protocolVersion"),
+    );
+}
+
+/// A client's word, cut and without what could forge or garble a log line.
+fn for_log(text: &str) -> String {
+    let kept = text.chars().filter(|c| !c.is_control());
+    kept.take(LOGGED_CHARS).collect()
 }
 
 /// Serves a request for a session whose child is gone.

@@ -1,14 +1,16 @@
 //! Every answer's HTTP face: status, fields and body, chosen in one place.
 
 use std::io::Write;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tiny_http::{Method, Request, StatusCode};
 
+use super::tally::{self, Tally};
 use crate::auth::AuthError;
 use crate::bridge::{Refusal, Reply};
 use crate::jsonrpc::{ParseError, code, error_response};
 use crate::mcp::{self, header};
+use crate::metrics::Page;
 use crate::session::{FindError, OpenError};
 
 /// Seconds after which it is worth trying again when all sessions are taken.
@@ -22,6 +24,9 @@ pub(super) enum Answer {
     Proof,
     Healthy,
     Draining,
+    /// A [`Page`].
+    Metrics(String),
+    TooManyScrapes,
     Preflight,
     Deleted,
     NotFound,
@@ -84,6 +89,9 @@ impl Rendered {
             body,
             body_is_sent,
         } = self;
+        if let Some(tally) = face.tally {
+            tally.answered(status, Instant::now());
+        }
         let reason = StatusCode(status).default_reason_phrase();
         let date = httpdate::fmt_http_date(SystemTime::now());
         let mut response = Vec::with_capacity(256 + body.len());
@@ -119,6 +127,8 @@ pub(super) struct Face {
     pub(super) origin: Option<String>,
     /// The status for a session that is no more: 404, or 410 where so configured.
     pub(super) gone_status: u16,
+    /// `None` for the edge's own request.
+    pub(super) tally: Option<Tally>,
 }
 
 impl Face {
@@ -140,6 +150,7 @@ impl Face {
 
 /// Answers a request whose body was not looked at.
 pub(super) fn send(request: Request, answer: &Answer, face: &Face) {
+    tally::count_refusal(answer);
     let mut rendered = render(answer, "null", face);
     if *request.method() == Method::Head {
         rendered.body_is_sent = false;
@@ -149,11 +160,13 @@ pub(super) fn send(request: Request, answer: &Answer, face: &Face) {
 
 /// Answers a request; `id` is the text of its id.
 pub(super) fn write(writer: Box<dyn Write + Send>, answer: &Answer, id: &str, face: &Face) {
+    tally::count_refusal(answer);
     render(answer, id, face).write(writer, face);
 }
 
 /// Answers a request with what the bridge says.
 pub(super) fn write_reply(writer: Box<dyn Write + Send>, reply: &Reply<'_>, face: &Face) {
+    tally::count_refused(reply);
     render_reply(reply, face).write(writer, face);
 }
 
@@ -190,6 +203,7 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
         Answer::Proof | Answer::Deleted => Rendered::empty(204),
         Answer::Healthy => Rendered::plain(200, "ok"),
         Answer::Draining => Rendered::plain(503, "shutting down"),
+        Answer::Metrics(page) => metrics_page(page),
         Answer::Preflight => preflight(),
         Answer::NotFound => Rendered::plain(
             404,
@@ -239,12 +253,8 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
             code::INVALID_REQUEST,
             "the session belongs to somebody else",
         ),
-        Answer::TooManyOpening => error(
-            503,
-            code::SERVER_ERROR,
-            "too many sessions are being opened",
-        )
-        .with("Retry-After", RETRY_AFTER_BUSY),
+        Answer::TooManyOpening => busy(id, "too many sessions are being opened"),
+        Answer::TooManyScrapes => busy(id, "too many scrapes at a time"),
         Answer::OpenFailed(why) => open_failed(id, why, face),
         Answer::BodyIncomplete => error(400, code::PARSE_ERROR, "the body is incomplete"),
         Answer::NotMessage(why) => not_message(id, *why),
@@ -307,6 +317,15 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
         // Nobody reads the one; the other is what the contract says.
         Refusal::ClientGone | Refusal::SessionEnded => no_session(id, face),
     }
+}
+
+fn busy(id: &str, message: &str) -> Rendered {
+    Rendered::error(503, id, code::SERVER_ERROR, message).with("Retry-After", RETRY_AFTER_BUSY)
+}
+
+fn metrics_page(page: &str) -> Rendered {
+    let fields = vec![("Content-Type", Page::CONTENT_TYPE.to_owned())];
+    Rendered::new(200, fields, page.as_bytes().to_vec())
 }
 
 fn draining(id: &str) -> Rendered {

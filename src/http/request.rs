@@ -14,6 +14,8 @@ pub(super) struct Incoming {
     pub(super) connection: u64,
     /// The client's address; empty for a Unix socket.
     pub(super) peer: String,
+    /// Came in through the admin listener.
+    pub(super) is_admin: bool,
     pub(super) host: Option<String>,
     pub(super) origin: Option<String>,
     pub(super) authorization: Option<String>,
@@ -35,6 +37,7 @@ impl Incoming {
             method: request.method().clone(),
             connection: 0,
             peer: String::new(),
+            is_admin: false,
             host: None,
             origin: None,
             authorization: None,
@@ -55,6 +58,10 @@ impl Incoming {
             }
             if is(edge::PEER_FIELD) {
                 value.clone_into(&mut incoming.peer);
+                continue;
+            }
+            if is(edge::DOOR_FIELD) {
+                incoming.is_admin = value == edge::ADMIN_DOOR;
                 continue;
             }
             let Some(slot) = incoming.slot(&is) else {

@@ -12,6 +12,7 @@ pub(super) enum Route {
     /// A browser asks what it may send (Fetch standard, "CORS-preflight request").
     Preflight,
     Health,
+    Metrics,
     /// With the methods that are allowed.
     MethodNotAllowed(&'static str),
     NotFound,
@@ -44,6 +45,19 @@ pub(super) fn find(servers: &[Arc<str>], method: &Method, url: &str) -> Route {
     }
 }
 
+/// The same for the admin listener.
+pub(super) fn find_admin(method: &Method, url: &str) -> Route {
+    let route = match url.split('?').next().unwrap_or(url) {
+        "/metrics" => Route::Metrics,
+        "/healthz" => Route::Health,
+        _ => return Route::NotFound,
+    };
+    match method {
+        Method::Get => route,
+        _ => Route::MethodNotAllowed("GET"),
+    }
+}
+
 fn by_name<'a>(servers: &'a [Arc<str>], name: &str) -> Option<&'a Arc<str>> {
     servers.iter().find(|server| ***server == *name)
 }
@@ -68,6 +82,7 @@ mod tests {
         check(&one, Method::Post, "/mcp/b", Route::NotFound);
         check(&one, Method::Post, "/mcp/", Route::NotFound);
         check(&one, Method::Post, "/", Route::NotFound);
+        check(&one, Method::Get, "/metrics", Route::NotFound);
         check(&one, Method::Get, "/healthz", Route::Health);
         check(
             &one,
@@ -78,5 +93,17 @@ mod tests {
         check(&one, Method::Options, "/mcp", Route::Preflight);
         let allow = Route::MethodNotAllowed("GET, POST, DELETE, OPTIONS");
         check(&one, Method::Head, "/mcp", allow);
+    }
+
+    #[test]
+    fn finds_routes_of_the_admin_listener() {
+        let get = |url| find_admin(&Method::Get, url);
+        assert_eq!(get("/metrics"), Route::Metrics);
+        assert_eq!(get("/metrics?name[]=x"), Route::Metrics);
+        assert_eq!(get("/healthz"), Route::Health);
+        assert_eq!(get("/mcp"), Route::NotFound);
+        assert_eq!(get("/metrics/"), Route::NotFound);
+        let allow = Route::MethodNotAllowed("GET");
+        assert_eq!(find_admin(&Method::Post, "/metrics"), allow);
     }
 }

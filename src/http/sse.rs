@@ -2,13 +2,15 @@
 //! events), written straight to tiny_http's writer: its own responses hold events back.
 
 use std::io::{self, Write};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
+use super::tally::Tally;
 use crate::bridge::EventWriter;
 
 /// An open event stream in the chunked coding; one flush an event.
 pub(super) struct Sse {
     writer: Box<dyn Write + Send>,
+    tally: Option<Tally>,
     is_finished: bool,
 }
 
@@ -18,7 +20,11 @@ impl Sse {
     ///
     /// # Errors
     /// The OS error if the edge has closed.
-    pub(super) fn start(mut writer: Box<dyn Write + Send>, fields: &str) -> io::Result<Self> {
+    pub(super) fn start(
+        mut writer: Box<dyn Write + Send>,
+        fields: &str,
+        tally: Option<Tally>,
+    ) -> io::Result<Self> {
         let date = httpdate::fmt_http_date(SystemTime::now());
         let head = format!(
             "HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: text/event-stream\r\n\
@@ -26,8 +32,12 @@ impl Sse {
              {fields}Transfer-Encoding: chunked\r\n\r\n"
         );
         writer.write_all(head.as_bytes())?;
+        if let Some(tally) = tally {
+            tally.stream_begun();
+        }
         Ok(Self {
             writer,
+            tally,
             is_finished: false,
         })
     }
@@ -52,6 +62,9 @@ impl Sse {
     fn end(&mut self) {
         if !self.is_finished {
             self.is_finished = true;
+            if let Some(tally) = self.tally {
+                tally.stream_ended(Instant::now());
+            }
             // A client that has gone needs no end.
             let _ = self
                 .writer

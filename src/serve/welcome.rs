@@ -2,39 +2,45 @@
 
 use std::io::{self, Write};
 
-use crate::config::{Config, Listen};
-use crate::edge::Listener;
+use crate::config::Config;
 
 /// Whose token is made on the first run.
 pub(super) const FIRST_USER: &str = "me";
 /// Stands for a token that cannot be shown again.
 const TOKEN_PLACEHOLDER: &str = "$TOKEN";
 
-/// Where clients find the broker.
-pub(super) fn url(config: &Config, listener: &Listener) -> String {
-    match (&config.listen, listener.tcp_addr()) {
-        (_, Some(addr)) => format!("http://{addr}"),
-        (Listen::Unix(path), _) => format!("unix:{}", path.display()),
-        (Listen::Tcp(addr), None) => format!("http://{addr}"),
-    }
-}
-
-/// Prints the address (always the first line, for scripts) and the next steps.
-pub(super) fn print(config: &Config, url: &str, first_token: Option<&str>) {
+/// Prints the addresses (always the first lines, for scripts) and the next steps.
+pub(super) fn print(
+    config: &Config,
+    urls: &[String],
+    admin_urls: &[String],
+    first_token: Option<&str>,
+) {
+    let mut out = io::stdout().lock();
     // A closed stdout is no reason not to serve.
-    let _ = write(&mut io::stdout().lock(), config, url, first_token);
+    let _ = write_addresses(&mut out, urls, admin_urls)
+        .and_then(|()| write_steps(&mut out, config, urls, first_token));
 }
 
-fn write(
+fn write_addresses(out: &mut impl Write, urls: &[String], admin_urls: &[String]) -> io::Result<()> {
+    for url in urls {
+        writeln!(out, "listening on {url}")?;
+    }
+    for url in admin_urls {
+        writeln!(out, "metrics on {url}")?;
+    }
+    Ok(())
+}
+
+fn write_steps(
     out: &mut impl Write,
     config: &Config,
-    url: &str,
+    urls: &[String],
     first_token: Option<&str>,
 ) -> io::Result<()> {
-    writeln!(out, "listening on {url}")?;
     let base = match &config.public_url {
         Some(public) => public.to_string(),
-        None => url.to_owned(),
+        None => urls.first().cloned().unwrap_or_default(),
     };
     let [first, others @ ..] = config.servers.as_slice() else {
         return Ok(());

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::bridge::End;
+use crate::metrics::EndCause;
 
 /// Why a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,19 +22,18 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// One word, for metrics.
-    pub(crate) fn name(&self) -> &'static str {
+    pub(super) fn for_metrics(&self) -> EndCause {
         match self {
-            Self::Deleted => "deleted",
-            Self::Idle => "idle",
-            Self::Expired => "expired",
-            Self::Evicted => "evicted",
-            Self::Revoked => "revoked",
-            Self::Shutdown => "shutdown",
-            Self::Backend(End::ClientGone) => "client_gone",
-            Self::Backend(End::StartFailed { .. }) => "start_failed",
-            Self::Backend(End::Exited { .. }) => "child_exit",
-            Self::Backend(End::Fault) => "fault",
+            Self::Deleted => EndCause::Deleted,
+            Self::Idle => EndCause::Idle,
+            Self::Expired => EndCause::Expired,
+            Self::Evicted => EndCause::Evicted,
+            Self::Revoked => EndCause::Revoked,
+            Self::Shutdown => EndCause::Shutdown,
+            Self::Backend(End::ClientGone) => EndCause::ClientGone,
+            Self::Backend(End::StartFailed { .. }) => EndCause::StartFailed,
+            Self::Backend(End::Exited { .. }) => EndCause::ChildExit,
+            Self::Backend(End::Fault) => EndCause::Fault,
         }
     }
 

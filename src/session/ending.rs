@@ -9,6 +9,7 @@ use super::starts::SHORT_LIFE;
 use super::{Cause, Registry, Session, Stopping};
 use crate::auth::Principal;
 use crate::bridge::End;
+use crate::metrics;
 use crate::thread::{self, Joined};
 
 impl Registry {
@@ -39,6 +40,7 @@ impl Registry {
             }
             is_parked
         };
+        metrics::SESSIONS_ENDED.add(cause.for_metrics());
         self.lay_to_rest(session, cause);
         if !matches!(cause, Cause::Backend(_)) {
             let key = (session.principal.clone(), Arc::clone(&session.server));

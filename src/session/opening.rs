@@ -9,6 +9,7 @@ use super::places::{Places, Sessions};
 use super::{Backend, Cause, OpenError, Registry, Session, SpawnRequest};
 use crate::auth::Principal;
 use crate::bridge::{End, Handshake, Host, Quota};
+use crate::metrics;
 
 /// How long an opener waits for processes of ended sessions to go, if there are too many.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(6);
@@ -76,6 +77,10 @@ impl Registry {
             Place::Exists(session) => return Ok(session),
         };
         self.start(&session, quota, None, now)?;
+        metrics::SESSIONS_OPENED.add(1);
+        if self.policy(server).park.is_some() {
+            metrics::PARKING_MISSES.add(1);
+        }
         log::info!(
             "session opened sid={} user={} server={server}",
             session.label(),

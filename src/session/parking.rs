@@ -11,6 +11,7 @@ use super::entry::{Newcomer, Session};
 use super::opening::Wanted;
 use super::places::{Parked, Places, Sessions};
 use super::{Cause, Registry};
+use crate::metrics;
 
 /// How long an opener waits for a child that is just letting go of its last session.
 const PARKING_TIMEOUT: Duration = Duration::from_millis(100);
@@ -87,6 +88,8 @@ impl Registry {
             self.end(&session, "ended while it began", wanted.now);
         }
         self.settle();
+        metrics::SESSIONS_OPENED.add(1);
+        metrics::PARKING_HITS.add(1);
         log::info!(
             "session opened sid={} user={} server={} over the parked child of sid={}",
             session.label(),

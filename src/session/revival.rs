@@ -9,6 +9,7 @@ use super::records::{Owner, Record};
 use super::{Cause, FindError, Found, OpenError, Registry, Session};
 use crate::auth::Principal;
 use crate::bridge::Handshake;
+use crate::metrics;
 
 /// How often the use of a session is written down.
 const NOTE_INTERVAL: Duration = Duration::from_secs(60);
@@ -92,6 +93,7 @@ impl Registry {
             return Err(OpenError::Ended);
         }
         self.start(&session, quota, Some(record.handshake), now)?;
+        metrics::SESSIONS_REVIVED.add(1);
         log::info!(
             "session revived sid={} user={} server={server}",
             session.label(),

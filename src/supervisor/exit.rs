@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::live;
+
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ExitReason {
@@ -54,6 +56,7 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new(child: Child, pid: Pid, pidfd: OwnedFd) -> Self {
+        live::add(pid);
         Self {
             pid,
             pidfd,
@@ -87,6 +90,7 @@ impl Life {
         let mut state = self.state.lock();
         if let State::Running(child) = &mut *state {
             let _ = kill_process_group(self.pid, Signal::KILL);
+            live::remove(self.pid);
             let reason = child.wait().map_or(ExitReason::Unknown, ExitReason::from);
             *state = State::Ended(reason);
             self.ended.notify_all();

@@ -11,6 +11,7 @@
     reason = "the rules for threads and children are the broker's, not its tests'"
 )]
 
+mod admin;
 mod auth;
 mod bytes;
 mod children;
@@ -21,4 +22,5 @@ mod sessions;
 mod shutdown;
 mod streams;
 mod support;
+mod systemd;
 mod tidy;

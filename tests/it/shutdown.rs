@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::admin::Observed;
 use crate::support::{Broker, Request, Session, eventually, process};
 
 fn ping() -> Value {
@@ -225,4 +226,53 @@ fn a_broker_that_was_killed_does_not_hinder_the_next() {
     let next = Broker::launch(command, crate::support::TempDir::new());
     let client = next.client().with_token(broker.token("alice"));
     client.ready();
+}
+
+/// So many sessions are busy at once.
+const BUSY: usize = 64;
+const BUSY_DRAIN_MS: u64 = 6000;
+
+#[test]
+fn no_answer_is_lost_that_was_given_in_time() {
+    let setup = Broker::setup()
+        .setting("drain", format!("{BUSY_DRAIN_MS}ms"))
+        .setting("max_sessions_per_user", 0);
+    let mut observed = Observed::start(setup);
+    let mut sessions: Vec<Session> = (0..BUSY).map(|_| observed.broker.session()).collect();
+    let groups: Vec<i32> = observed
+        .broker
+        .children()
+        .iter()
+        .map(|it| it.group)
+        .collect();
+    assert_eq!(groups.len(), BUSY);
+    // Any time below the drain's, in an order that is different each run.
+    let seed = std::process::id() as u64 * 7919;
+    let times = (0..BUSY as u64).map(|no| (seed + no * no * 6007) % (BUSY_DRAIN_MS * 3 / 4));
+    let times: Vec<u64> = times.collect();
+    let calls: Vec<_> = sessions
+        .iter_mut()
+        .zip(&times)
+        .map(|(session, ms)| session.call_aside("sleep", json!({ "ms": ms })))
+        .collect();
+    let messages = (BUSY * 3) as f64;
+    eventually("all children have their call", || {
+        observed.metrics().get("child_messages_sent_total") == messages
+    });
+    observed.broker.signal(Signal::TERM);
+    eventually("it drains", || health(&observed.broker) == 503);
+    let refused = observed.broker.client().initialize();
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.header("Retry-After"), Some("30"));
+    assert_eq!(sessions[0].post(&ping()).status, 503);
+    for (call, ms) in calls.into_iter().zip(times) {
+        let answer = call.join().expect("a whole response");
+        assert_eq!(answer.status, 200, "{ms} ms: {answer:?}");
+        let text = answer.answer()["result"]["content"][0]["text"].clone();
+        assert_eq!(text, format!("slept {ms} ms"));
+    }
+    assert_eq!(observed.broker.wait().code(), Some(0));
+    for group in groups {
+        assert_eq!(process::group(group), []);
+    }
 }

@@ -17,6 +17,7 @@ const LAYERS: [&[&str]; 9] = [
         "thread",
         "jsonrpc",
         "mcp",
+        "systemd",
     ],
     &["launcher"],
     &["auth", "demo", "edge", "supervisor"],

@@ -28,9 +28,17 @@ fn request_line(line: &[u8]) -> Result<Head, u16> {
     read(&[line, b"\r\nHost: h\r\n\r\n"].concat())
 }
 
+fn sender(connection: u64) -> Sender {
+    Sender {
+        connection,
+        door: Door::Public,
+        peer: None,
+    }
+}
+
 /// What tiny_http gets.
 fn forwarded(mut head: Head) -> String {
-    String::from_utf8(head.complete(0, 7, None)).unwrap()
+    String::from_utf8(head.complete(0, &sender(7))).unwrap()
 }
 
 #[test]
@@ -355,7 +363,7 @@ fn no_client_can_send_a_field_of_ours() {
         let peer = Some("10.0.0.9".parse().unwrap());
         let expected = "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\
                         Edge-Connection: 7\r\nEdge-Peer: 10.0.0.9\r\n\r\n";
-        let forwarded = String::from_utf8(head.complete(5, 7, peer)).unwrap();
+        let forwarded = String::from_utf8(head.complete(5, &Sender { peer, ..sender(7) })).unwrap();
         assert_eq!(forwarded, expected, "{field}");
     };
     check("Edge-Connection: 1");

@@ -158,13 +158,13 @@ fn serves_on_a_unix_socket() {
         gone: Box::new(|_| {}),
         failed: Box::new(|| {}),
     };
-    let listener = Listener::unix(&path).unwrap();
+    let listener = Listener::unix(&path, Door::Public).unwrap();
     assert!(listener.tcp_addr().is_none());
     assert_eq!(
-        Listener::unix(&path).err().unwrap().kind(),
+        Listener::unix(&path, Door::Public).err().unwrap().kind(),
         ErrorKind::AddrInUse
     );
-    let edge = Edge::start(options, listener, fake.path().to_owned()).unwrap();
+    let edge = Edge::start(options, vec![listener], fake.path().to_owned()).unwrap();
     for _ in 0..2 {
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let fields = "X-Forwarded-For: 1.2.3.4\r\nConnection: close\r\n\r\n";
@@ -174,5 +174,5 @@ fn serves_on_a_unix_socket() {
         assert!(text.contains("\r\nEdge-Peer: 1.2.3.4\r\n"), "{text}");
     }
     drop(edge);
-    std::fs::remove_file(path).unwrap();
+    assert!(!path.exists());
 }
