@@ -1,5 +1,5 @@
-//! The accepting thread (`edge`): takes connections of all listeners, gives each a thread, and joins
-//! those that have ended. It alone knows how many there are.
+//! The accepting thread (`edge`): takes connections of all listeners, gives each a thread, and
+//! joins those that have ended. It alone knows how many there are.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
