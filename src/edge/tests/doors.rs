@@ -10,6 +10,7 @@ fn edge(fake: &Fake, max_connections: usize, listeners: Vec<Listener>) -> Edge {
     let options = Options {
         timings: Timings::default(),
         max_body: 1000,
+        max_backlog: 1000,
         max_connections,
         max_connections_per_address: 2,
         trusted_proxies: Vec::new(),
