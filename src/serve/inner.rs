@@ -1,20 +1,24 @@
-//! The private Unix socket between the edge and tiny_http, in the state directory, which nobody
-//! else can enter.
+//! The private Unix socket between the edge and tiny_http. It has a name in the state directory
+//! only while it is being made: children may have the broker's uid, and would get past the edge
+//! through it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 const PREFIX: &str = "http-";
 const SUFFIX: &str = ".sock";
 
-/// The bound socket; its file goes when this is dropped.
+/// The bound socket.
 pub(super) struct InnerSocket {
-    /// Through the open directory, because a socket's path may not be longer than 107 bytes.
+    /// Through the open file, of which there is no other way to it.
     path: PathBuf,
-    _directory: File,
+    _file: File,
 }
 
 impl InnerSocket {
@@ -26,6 +30,7 @@ impl InnerSocket {
     pub(super) fn bind(state_dir: &Path) -> io::Result<(Self, UnixListener)> {
         create_private(state_dir)?;
         let directory = File::open(state_dir)?;
+        // Because a socket's path may not be longer than 107 bytes.
         let through = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
         for entry in fs::read_dir(state_dir)? {
             let name = entry?.file_name();
@@ -36,24 +41,24 @@ impl InnerSocket {
                 remove_if_stale(&through.join(name))?;
             }
         }
-        let path = through.join(format!("{PREFIX}{}{SUFFIX}", std::process::id()));
-        let listener = UnixListener::bind(&path)?;
+        let name = through.join(format!("{PREFIX}{}{SUFFIX}", std::process::id()));
+        let listener = UnixListener::bind(&name)?;
+        let flags = (OFlags::PATH | OFlags::NOFOLLOW).bits().cast_signed();
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(&name);
+        fs::remove_file(&name)?;
+        let file = file?;
         let socket = Self {
-            path,
-            _directory: directory,
+            path: PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
+            _file: file,
         };
         Ok((socket, listener))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-impl Drop for InnerSocket {
-    fn drop(&mut self) {
-        // tiny_http removes it too when its server is dropped.
-        let _ = fs::remove_file(&self.path);
     }
 }
 

@@ -141,6 +141,12 @@ fn assert_apart(broker: &Broker, alice: &mut User, bob: &mut User) {
     assert!(alice.renames(&own, &state.join("tokens.json")).is_err());
     assert!(alice.renames(&state.join("tokens.json"), &own).is_err());
 
+    // The one way past the edge would be its socket.
+    let in_state = fs::read_dir(&state).expect("the state directory");
+    let names: Vec<_> = in_state.map(|it| it.unwrap().file_name()).collect();
+    let is_socket = |name: &std::ffi::OsString| name.to_string_lossy().ends_with(".sock");
+    assert!(!names.iter().any(is_socket), "{names:?}");
+
     for signal in [0, Signal::TERM.as_raw()] {
         for pid in [bob.pid, broker.pid()] {
             let sent = alice.tries("signal", json!({ "pid": pid, "signal": signal }));
