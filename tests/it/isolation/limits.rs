@@ -14,12 +14,18 @@ use crate::support::{Broker, TempDir, eventually, fake_mcp, process, run};
 #[test]
 fn children_end_with_a_broker_that_is_killed() {
     let mut broker = Broker::start(&[]);
-    let sessions: Vec<_> = (0..3).map(|_| broker.session().child().0).collect();
-    // One that has not become the server yet would tell by its absence, too.
+    let deaf = |_| {
+        let mut session = broker.session();
+        let (pid, _) = session.child();
+        // It does not notice that its stdin ends, either.
+        session.call("deaf", json!({}));
+        pid
+    };
+    let children: Vec<i32> = (0..3).map(deaf).collect();
     assert_eq!(broker.children().len(), 3);
     broker.signal(Signal::KILL);
     broker.wait();
-    for pid in sessions {
+    for pid in children {
         eventually("the child ends", || !process::runs(pid));
     }
 }
