@@ -5,6 +5,8 @@
 //! `tokens` is the file of static tokens · `command` is `mcp-broker token`.
 
 mod command;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 mod tokens;

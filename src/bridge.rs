@@ -7,6 +7,8 @@
 //! writes to a client once a request is on its way, so no stream needs a lock. It knows neither
 //! processes nor HTTP: a client is an [`Exchange`].
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod handshake;
 mod inbound;
 mod outbound;

@@ -12,6 +12,8 @@
 //! those.
 
 mod address;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod json;
 mod nearest;
 mod run_as;

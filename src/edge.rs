@@ -12,6 +12,8 @@ mod backlog;
 mod body;
 mod chunked;
 mod connection;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod head;
 mod inner;
 mod listener;

@@ -6,6 +6,8 @@
 
 mod admin;
 mod exchange;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod mcp;
 mod open;
 mod policy;

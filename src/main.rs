@@ -12,6 +12,7 @@
 //! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
 //!   `demo`: a server to try it with
 //! - `launcher`: what a child's process does before it becomes the child
+//! - `fuzz`: none of the program; lists what reads bytes from outside, for tests
 //! - `mcp`, `jsonrpc`, `thread`, `clock`, `rate`, `memory`, `private_file`, `metrics`, `systemd`,
 //!   `exit`: words that all of them share
 
@@ -24,6 +25,10 @@ mod config;
 mod demo;
 mod edge;
 mod exit;
+#[cfg(fuzzing)]
+pub mod fuzz;
+#[cfg(all(test, not(fuzzing)))]
+mod fuzz;
 mod http;
 mod isolation;
 mod jsonrpc;

@@ -11,6 +11,8 @@
 //! `rustix` instead of the `nix` that ctrlc brings: it has `pidfd_open`, which `nix` lacks.
 
 mod exit;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod live;
 mod parent;
 mod pipes;

@@ -139,15 +139,16 @@ fn placeholder(name: &str) -> Result<Piece, String> {
     {
         return Ok(Piece::BrokerEnv(key.to_owned()));
     }
+    let shown = name.escape_debug(); // it may have line ends, or worse
     // MCP clients write `${KEY}` and `${env:KEY}`; here it must be said whose KEY is meant.
     let key = name.strip_prefix("env:").unwrap_or(name);
     let meant = match nearest(name, ["user.name", "user.token"]) {
         Some(known) => known.to_owned(),
         None if auth::is_env_key(key) && !key.contains('.') => format!("env.{key}"),
-        None => return Err(format!("unknown placeholder \"${{{name}}}\"")),
+        None => return Err(format!("unknown placeholder \"${{{shown}}}\"")),
     };
     Err(format!(
-        "unknown placeholder \"${{{name}}}\", did you mean \"${{{meant}}}\"?"
+        "unknown placeholder \"${{{shown}}}\", did you mean \"${{{meant}}}\"?"
     ))
 }
 

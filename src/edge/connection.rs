@@ -140,9 +140,7 @@ impl<'a> Connection<'a> {
         let deadline = Instant::now() + timings.head;
         let mut seen = 0;
         loop {
-            if self.buffer.starts_with(b"\r\n") {
-                self.buffer.drain(..2); // RFC 9112 section 2.2
-            }
+            head::skip_empty_lines(&mut self.buffer);
             match head::scan(&self.buffer, seen)? {
                 Scan::Complete(len) => {
                     let head = head::parse(&self.buffer[..len], self.shared.options.max_body)?;

@@ -111,11 +111,21 @@ pub(super) enum Scan {
     Complete(usize),
 }
 
+/// Takes away empty lines before a request (RFC 9112 section 2.2).
+pub(super) fn skip_empty_lines(bytes: &mut Vec<u8>) {
+    let empty = bytes.chunks_exact(2).take_while(|line| line == b"\r\n");
+    let len = 2 * empty.count();
+    bytes.drain(..len);
+}
+
 /// Looks for the end of the head; everything before `seen` has been looked at before.
 ///
 /// # Errors
 /// 400 at the first byte that no head can have, 414 or 431 when it is too long already.
 pub(super) fn scan(bytes: &[u8], seen: usize) -> Result<Scan, Refusal> {
+    if bytes == b"\r" {
+        return Ok(Scan::Incomplete); // half of an empty line
+    }
     if bytes
         .first()
         .is_some_and(|first| !first.is_ascii_uppercase() && !first.is_ascii_lowercase())

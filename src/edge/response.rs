@@ -133,7 +133,10 @@ impl Response {
     fn pass_head(&mut self, head: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         let mut fields = [httparse::EMPTY_HEADER; 32];
         let mut response = httparse::Response::new(&mut fields);
-        if !matches!(response.parse(head), Ok(httparse::Status::Complete(_))) {
+        let whole = httparse::Status::Complete(head.len());
+        // httparse passes over empty lines before a head.
+        let is_first = head.starts_with(b"HTTP/");
+        if response.parse(head) != Ok(whole) || !is_first || has_bare_lf(head) {
             return Err(Malformed);
         }
         let status = response.code.ok_or(Malformed)?;
@@ -142,10 +145,15 @@ impl Response {
                 .headers
                 .iter()
                 .find(|it| it.name.eq_ignore_ascii_case(name))?;
-            str::from_utf8(field.value).ok()
+            Some(str::from_utf8(field.value).unwrap_or_default())
         };
-        let length = find("Content-Length").and_then(|text| text.parse::<u64>().ok());
-        let chunked = find("Transfer-Encoding").is_some();
+        let length = find("Content-Length").map(str::parse::<u64>).transpose();
+        let length = length.map_err(|_| Malformed)?;
+        let coding = find("Transfer-Encoding");
+        let chunked = coding.is_some();
+        if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+            return Err(Malformed);
+        }
         self.state = match (status, chunked, length) {
             (100..=199 | 204 | 304, ..) => State::End,
             _ if self.request.is_head => State::End,
@@ -183,6 +191,12 @@ impl Response {
         out.extend_from_slice(b"\r\n");
         Ok(())
     }
+}
+
+/// httparse takes LF alone for the end of a line.
+fn has_bare_lf(head: &[u8]) -> bool {
+    head.windows(2)
+        .any(|two| two[1] == b'\n' && two[0] != b'\r')
 }
 
 #[cfg(test)]
@@ -246,6 +260,19 @@ mod tests {
         };
         let (_, response) = pass(head, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n");
         assert!(response.is_end());
+    }
+
+    #[test]
+    fn refuses_a_head_that_clients_could_read_otherwise() {
+        let check = |head: &str| {
+            let passed = Response::new(PLAIN).feed(head.as_bytes(), &mut Vec::new());
+            assert_eq!(passed, Err(Malformed), "{head:?}");
+        };
+        check("HTTP/1.1 200 OK\n\r\nX: y\r\n\r\n");
+        check("HTTP/1.1 200 OK\nX: y\r\n\r\n");
+        check("\r\nHTTP/1.1 200 OK\r\n\r\n");
+        check("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n");
+        check("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n");
     }
 
     #[test]

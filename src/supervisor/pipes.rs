@@ -213,23 +213,35 @@ pub(super) fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) {
     let _ = poll(fds, timeout.as_ref());
 }
 
+/// What the lines in these reads are; `None` is one that is too long.
+#[cfg(any(fuzzing, test))]
+pub(super) fn cut<'a>(
+    max_message: usize,
+    reads: impl Iterator<Item = &'a [u8]>,
+) -> Vec<Option<Vec<u8>>> {
+    let mut lines = Lines::new(max_message);
+    let mut found = Vec::new();
+    for read in reads {
+        let before = lines.buffer.len();
+        lines.buffer.extend_from_slice(read);
+        lines.cut(before, &mut |event| match event {
+            Event::Line(line) => found.push(Some(line.to_vec())),
+            Event::TooLong => found.push(None),
+            Event::Woken | Event::Exited(_) => {}
+        });
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     fn cut(max_message: usize, reads: &[&str]) -> Vec<String> {
-        let mut lines = Lines::new(max_message);
-        let mut seen = Vec::new();
-        for read in reads {
-            let before = lines.buffer.len();
-            lines.buffer.extend_from_slice(read.as_bytes());
-            lines.cut(before, &mut |event| match event {
-                Event::Line(line) => seen.push(String::from_utf8_lossy(line).into_owned()),
-                Event::TooLong => seen.push("TOO LONG".to_owned()),
-                Event::Woken | Event::Exited(_) => {}
-            });
-        }
-        seen
+        let lines = super::cut(max_message, reads.iter().map(|read| read.as_bytes()));
+        let text = |line| String::from_utf8_lossy(line).into_owned();
+        let lines = lines.iter();
+        lines
+            .map(|line| line.as_deref().map_or("TOO LONG".to_owned(), text))
+            .collect()
     }
 
     #[test]

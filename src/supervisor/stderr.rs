@@ -89,6 +89,20 @@ impl StderrTail {
         out
     }
 
+    /// What is kept when the child writes this and closes its stderr.
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn collect<'a>(&self, reads: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+        self.lines.lock().clear();
+        let mut lines = StderrLines {
+            tail: self,
+            line: Vec::new(),
+            rate: Rate::new(Instant::now()),
+        };
+        reads.for_each(|read| lines.take(read));
+        lines.end_line();
+        self.last(KEPT_LINES)
+    }
+
     /// Keeps the line, and returns what may be logged.
     fn push(&self, line: &[u8]) -> String {
         let text = self.redact(&String::from_utf8_lossy(line), KEPT_CHARS);

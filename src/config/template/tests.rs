@@ -72,6 +72,7 @@ fn values_are_filled_in_for_a_user() {
         Err("unknown placeholder \"${user.nmae}\", did you mean \"${user.name}\"?"),
     );
     check("${input:key}", Err("unknown placeholder \"${input:key}\""));
+    check("${a\n\x1b}", Err("unknown placeholder \"${a\\n\\u{1b}}\""));
     check("${env.}", Err("unknown placeholder \"${env.}\""));
     check("${}", Err("unknown placeholder \"${}\""));
     check(

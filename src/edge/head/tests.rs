@@ -319,7 +319,8 @@ fn what_no_head_can_have_is_refused_at_once() {
     check(b"G", false);
     check(b"GET / HTTP/1.1\r", false);
     check(b" ", true);
-    check(b"\r", true);
+    check(b"\r", false);
+    check(b"\rG", true);
     check(b"\n", true);
     check(b"\0", true);
     check(b"\x16", true);
@@ -456,4 +457,16 @@ fn the_peer_is_the_nearest_hop_that_is_not_trusted() {
     check(Some("127.0.0.1"), &two_fields, Some("2.2.2.2"));
     check(None, "", None);
     check(None, &xff("1.1.1.1"), Some("1.1.1.1"));
+}
+
+#[test]
+fn empty_lines_before_a_request_are_skipped_wherever_reads_end() {
+    let check = |bytes: &[u8], left: &[u8]| {
+        let mut buffer = bytes.to_vec();
+        skip_empty_lines(&mut buffer);
+        assert_eq!(buffer, left);
+    };
+    check(b"\r\n\r\nGET", b"GET");
+    check(b"\r\n\r", b"\r");
+    check(b"GET\r\n", b"GET\r\n");
 }
