@@ -406,7 +406,10 @@ fn fit_descriptors(config: &mut Config, has_admin: bool) {
     let available = usize::try_from(limit)
         .unwrap_or(usize::MAX)
         .saturating_sub(RESERVED + if has_admin { FOR_ADMIN } else { 0 });
-    let sessions = (available / 2 / PER_SESSION).max(1);
+    // Half of them for connections, or less if fewer connections are allowed.
+    let for_connections = config.max_connections.saturating_mul(PER_CONNECTION);
+    let for_connections = for_connections.min(available / 2);
+    let sessions = ((available - for_connections) / PER_SESSION).max(1);
     if config.max_sessions == 0 {
         config.max_sessions = sessions;
     } else if config.max_sessions > sessions {

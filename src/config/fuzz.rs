@@ -53,16 +53,13 @@ pub(crate) fn document(data: &[u8]) {
             entry["env"].as_object().map_or(0, serde_json::Map::len),
             server.env.len()
         );
-        check_silent(&format!("{:?}", server.env), entry);
-    }
-}
-
-/// Nothing that may be a secret is printed by accident.
-fn check_silent(printed: &str, entry: &Value) {
-    let values = entry["env"].as_object().into_iter().flatten();
-    for (key, value) in values.filter_map(|(key, value)| Some((key, value.as_str()?))) {
-        let is_telling = value.len() > 8 && !"Template(..)".contains(value) && !key.contains(value);
-        assert!(!is_telling || !printed.contains(value), "{key}");
+        // Nothing that may be a secret is printed by accident.
+        let keys = server.env.iter().map(|(key, _)| key);
+        let shown: Vec<String> = keys.map(|key| format!("({key:?}, Template(..))")).collect();
+        assert_eq!(
+            format!("{:?}", server.env),
+            format!("[{}]", shown.join(", "))
+        );
     }
 }
 

@@ -13,7 +13,7 @@ const REQUEST_LINE_MAX_BYTES: usize = 8 * 1024;
 /// Longest head, in bytes (431 beyond).
 pub(super) const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// Most header fields (431 beyond).
-const FIELDS_MAX: usize = 100;
+pub(super) const FIELDS_MAX: usize = 100;
 /// Memory for a body is taken ahead only up to this size: it may never come.
 const RESERVE_MAX_BYTES: usize = 64 * 1024;
 /// Room for a usual head with its body.

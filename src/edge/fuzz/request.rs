@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::edge::body::Chunked;
-use crate::edge::head::{self, Framing, Scan, Sender};
+use crate::edge::head::{self, FIELDS_MAX, Framing, HEAD_MAX_BYTES, Scan, Sender};
 use crate::edge::listener::Door;
 use crate::edge::refuse::Refusal;
 use crate::fuzz::input::{Input, reads};
@@ -203,13 +203,16 @@ fn check_head(raw: &[u8], passed: &[u8], body_len: usize) {
 
 /// The edge's own reading of what it wrote, and tiny_http's of each field.
 fn check_again(after: &Plain<'_>, passed: &[u8], body_len: usize) {
-    assert_eq!(head::scan(passed, 0), Ok(Scan::Complete(passed.len())));
     for (name, value) in &after.fields {
         let line = format!("{name}: {value}");
         let read: tiny_http::Header = line.parse().unwrap_or_else(|()| panic!("{line:?}"));
         assert_eq!(read.field.as_str().as_str(), *name);
         assert_eq!(read.value.as_str(), *value);
     }
+    if after.fields.len() > FIELDS_MAX || passed.len() > HEAD_MAX_BYTES {
+        return; // ours beside as many as a client may send
+    }
+    assert_eq!(head::scan(passed, 0), Ok(Scan::Complete(passed.len())));
     let again = head::parse(passed, MAX_BODY);
     let again = again.unwrap_or_else(|why| panic!("{why}: {:?}", passed.escape_ascii()));
     assert_eq!(again.framing, Framing::Length(body_len));
