@@ -98,22 +98,23 @@ fn check_message(message: &Message<'_>, tree: &Value) {
         (Id::String(id), Value::String(other)) => assert_eq!(**id, **other),
         (Id::Integer(id), Value::Number(other)) => match other.as_i64() {
             Some(other) => assert_eq!(*id, other),
-            None => assert_eq!(other.as_f64(), Some(*id as f64)),
+            None => check_near(*id as f64, other),
         },
-        (Id::Float(bits), Value::Number(other)) => {
-            // A tree's number may be off in its last digit.
-            let (id, other) = (f64::from_bits(*bits), other.as_f64().unwrap_or_default());
-            assert!(
-                (id - other).abs() <= id.abs() * 1e-15,
-                "{id} is not {other}"
-            );
-        }
+        (Id::Float(bits), Value::Number(other)) => check_near(f64::from_bits(*bits), other),
         (id, other) => panic!("{id:?} of {other}"),
     }
-    let printed = tree["id"].to_string();
-    if !matches!(message.id, Id::Float(_)) {
-        assert_eq!(Id::parse(&printed), Some(message.id.clone()), "{printed}");
+    if !tree["id"].is_f64() {
+        let printed = tree["id"].to_string();
+        let id = Id::parse(&printed);
+        assert_eq!(id.as_ref(), Some(&message.id), "{printed}");
     }
+}
+
+/// A tree's number may be off in its last digits.
+fn check_near(id: f64, other: &serde_json::Number) {
+    let other = other.as_f64().unwrap_or_default();
+    let is_near = (id - other).abs() <= id.abs() * 1e-15;
+    assert!(is_near, "{id} is not {other}");
 }
 
 /// What no rule speaks against is not refused. A member that stands twice cannot be seen here.

@@ -118,14 +118,22 @@ class Client:
     ) -> http.client.HTTPResponse:
         connection = connection or self.target.connect(timeout)
         fields = {name: value for name, value in {**self.fields, **(fields or {})}.items() if value}
-        connection.request(method, path, body, fields, encode_chunked=chunked)
+        try:
+            connection.request(method, path, body, fields, encode_chunked=chunked)
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+            pass  # who does not want the body may say so before the end of it
         return connection.getresponse()
 
     def send(self, method: str, *args: Any, **kwargs: Any) -> Answer:
-        """Sends a request, and reads the whole answer."""
-        response = self.request(method, *args, **kwargs)
+        """Sends a request, and reads the whole answer. Closes the connection unless it was given one."""
+        given = kwargs.pop("connection", None)
+        connection = given or self.target.connect(kwargs.get("timeout", PATIENCE))
+        response = self.request(method, *args, connection=connection, **kwargs)
         fields = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, fields, response.read())
+        answer = Answer(response.status, fields, response.read())
+        if not given:
+            connection.close()
+        return answer
 
     def post(self, body: bytes, **kwargs: Any) -> Answer:
         return self.send("POST", body, **kwargs)
@@ -152,8 +160,14 @@ class Client:
         return events(response)
 
 
+def vanish(connection: http.client.HTTPConnection) -> None:
+    """Closes a connection in the middle of whatever it carries."""
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
 def events(response: http.client.HTTPResponse) -> Iterator[Event]:
-    """The events of a stream as they come."""
+    """The events of a stream as they come, until it ends or is silent for as long as its connection may be."""
     kind = response.getheader("Content-Type")
     check(kind == "text/event-stream", f"a stream was expected, not {kind}")
     data: str | None = None
