@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -142,7 +142,8 @@ pub(crate) trait Host: Send + Sync {
     /// child's answer goes to the client only after this returns.
     fn changed(&self, session: &str, handshake: &Handshake);
 
-    /// After [`Bridge::park`]: whether the bridge is free for another session now.
+    /// After [`Bridge::park`]: the bridge is free for another session now; or it is so no more,
+    /// because the child wants something.
     fn parked(&self, is_free: bool);
 }
 
@@ -173,6 +174,8 @@ pub(crate) struct Options {
     pub(crate) stderr: Box<dyn Fn(usize) -> Vec<String> + Send + Sync>,
 }
 
+/// The number of a child's first session; those that follow have others.
+pub(crate) const FIRST_TENANT: u64 = 0;
 /// What waits for the writer thread; more is refused.
 const INBOX_LEN: usize = 32;
 /// A body up to this size has come together with its head, so taking it costs no waiting.
@@ -200,7 +203,10 @@ struct Lane {
 
 /// What the writer thread takes.
 enum Outgoing {
-    Request(Box<dyn Exchange>),
+    Request {
+        exchange: Box<dyn Exchange>,
+        tenant: u64,
+    },
     /// Its requests are entered already.
     Line(Vec<u8>),
 }
@@ -210,6 +216,8 @@ struct Shared {
     options: Options,
     /// What the writer thread was given and has not written yet.
     queued: AtomicUsize,
+    /// The child is yet to be told what another one knew: nothing may overtake that.
+    is_prompting: AtomicBool,
     table: Mutex<Table>,
     errands: Mutex<VecDeque<Errand>>,
 }
@@ -219,6 +227,7 @@ enum Errand {
     /// A GET: becomes the session's stream, or resumes the one named by `Last-Event-ID`.
     Listen {
         exchange: Box<dyn Exchange>,
+        tenant: u64,
         last_event_id: Option<String>,
     },
     /// The client at the other end of a connection has gone.
@@ -244,8 +253,8 @@ impl Bridge {
         };
         let shared = Arc::new(Shared {
             options,
-            // The replay counts as one until it is written, so that nothing overtakes it.
-            queued: AtomicUsize::new(usize::from(script.is_some())),
+            queued: AtomicUsize::new(0),
+            is_prompting: AtomicBool::new(script.is_some()),
             table: Mutex::new(table),
             errands: Mutex::default(),
         });
@@ -263,20 +272,20 @@ impl Bridge {
         self.lane.lock().write_now = Some(write_now);
     }
 
-    /// Takes a POST. Never blocks.
-    pub(crate) fn post(&self, exchange: Box<dyn Exchange>) {
+    /// Takes a POST of the session that is the `tenant`. Never blocks.
+    pub(crate) fn post(&self, tenant: u64, exchange: Box<dyn Exchange>) {
         let lane = self.lane.lock();
         let Some(inbox) = &lane.inbox else {
             drop(lane);
             let why = self.shared.table.lock().why_closed();
             return outbound::refuse_unread(exchange, why);
         };
-        let is_free = self.shared.queued.load(Ordering::Acquire) == 0;
+        let is_free = self.shared.is_quiet();
         if let Some(write_now) = &lane.write_now
             && is_free
             && exchange.body_len() <= SMALL_BODY_BYTES
         {
-            let line = outbound::accept(&self.shared, exchange, Instant::now());
+            let line = outbound::accept(&self.shared, tenant, exchange, Instant::now());
             if let Some(line) = line
                 && !write_now(&line)
             {
@@ -287,22 +296,28 @@ impl Bridge {
             return;
         }
         self.shared.queued.fetch_add(1, Ordering::AcqRel);
-        let (exchange, why) = match inbox.try_send(Outgoing::Request(exchange)) {
+        let (outgoing, why) = match inbox.try_send(Outgoing::Request { exchange, tenant }) {
             Ok(()) => return,
             Err(TrySendError::Full(outgoing)) => (outgoing, Refusal::TooManyInFlight),
             Err(TrySendError::Disconnected(outgoing)) => (outgoing, Refusal::SessionEnded),
         };
         self.shared.queued.fetch_sub(1, Ordering::AcqRel);
         drop(lane);
-        if let Outgoing::Request(exchange) = exchange {
+        if let Outgoing::Request { exchange, .. } = outgoing {
             outbound::refuse_unread(exchange, why);
         }
     }
 
-    /// Takes a GET. Never blocks.
-    pub(crate) fn listen(&self, exchange: Box<dyn Exchange>, last_event_id: Option<String>) {
+    /// Takes a GET, likewise.
+    pub(crate) fn listen(
+        &self,
+        tenant: u64,
+        exchange: Box<dyn Exchange>,
+        last_event_id: Option<String>,
+    ) {
         self.send_errand(Errand::Listen {
             exchange,
+            tenant,
             last_event_id,
         });
     }
@@ -348,17 +363,26 @@ impl Bridge {
 
     /// Whether the child could serve another session of the same client as if it were new.
     pub(crate) fn may_park(&self) -> bool {
-        self.shared.queued.load(Ordering::Acquire) == 0 && self.shared.table.lock().may_park()
+        self.shared.is_quiet() && self.shared.table.lock().may_park()
     }
 
-    /// Its session has ended. [`Host::parked`] says whether it can have another.
-    pub(crate) fn park(&self) {
-        self.send_errand(Errand::Park);
+    /// Its session has ended, and nothing of it is taken any more; false if something of it is
+    /// left. [`Host::parked`] says when the bridge can have another session.
+    pub(crate) fn park(&self) -> bool {
+        // As long as this is held, nobody is between entering a message and writing it.
+        let lane = self.lane.lock();
+        let is_parked = self.shared.is_quiet() && self.shared.table.lock().park();
+        drop(lane);
+        if is_parked {
+            self.send_errand(Errand::Park);
+        }
+        is_parked
     }
 
-    /// Gives a parked bridge its next session, whose `initialize` it will answer by itself.
-    pub(crate) fn hand_over(&self, session: &str) {
-        self.shared.table.lock().hand_over(session);
+    /// Gives a parked bridge its next session, whose `initialize` it will answer by itself. What
+    /// comes from another `tenant` is refused from now on.
+    pub(crate) fn hand_over(&self, session: &str, tenant: u64) {
+        self.shared.table.lock().hand_over(session, tenant);
     }
 
     /// Ends the bridge: answers everybody who waits, and lets [`Outbound::next`] return `None`
@@ -375,6 +399,11 @@ impl Bridge {
 }
 
 impl Shared {
+    /// Whether nothing is on its way to the writer thread, or with it.
+    fn is_quiet(&self) -> bool {
+        !self.is_prompting.load(Ordering::Acquire) && self.queued.load(Ordering::Acquire) == 0
+    }
+
     fn take_errand(&self) -> Option<Errand> {
         self.errands.lock().pop_front()
     }

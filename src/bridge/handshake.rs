@@ -29,6 +29,8 @@ pub(crate) struct Handshake {
     pub(crate) subscriptions: Vec<Box<str>>,
     /// More was subscribed to than is remembered.
     pub(crate) is_overfull: bool,
+    /// Children that have had it before this one.
+    pub(crate) children: u32,
 }
 
 /// What a request will change in the child if it succeeds.

@@ -75,9 +75,10 @@ impl Inbound {
             match errand {
                 Errand::Listen {
                     exchange,
+                    tenant,
                     last_event_id,
                 } => {
-                    self.listen(exchange, last_event_id.as_deref(), now);
+                    self.listen(tenant, exchange, last_event_id.as_deref(), now);
                 }
                 Errand::Gone { connection } => self.gone(connection),
                 Errand::Park => self.park(now),
@@ -106,6 +107,7 @@ impl Inbound {
     fn message(&mut self, text: &str, now: Instant) {
         match jsonrpc::parse(text) {
             Ok(message) if message.kind == Kind::Response => self.answer(&message, text, now),
+            Ok(message) if self.shared.table.lock().is_parked() => self.late(&message),
             Ok(message) if message.method == mcp::method::PROGRESS => {
                 self.progress(&message, text, now);
             }
@@ -234,8 +236,14 @@ impl Inbound {
         }
     }
 
-    fn listen(&mut self, exchange: Box<dyn Exchange>, last_event_id: Option<&str>, now: Instant) {
-        if self.shared.table.lock().is_closed() {
+    fn listen(
+        &mut self,
+        tenant: u64,
+        exchange: Box<dyn Exchange>,
+        last_event_id: Option<&str>,
+        now: Instant,
+    ) {
+        if self.shared.table.lock().is_closed_to(tenant) {
             return exchange.reply(Reply::Refused {
                 id: "null",
                 why: Refusal::SessionEnded,

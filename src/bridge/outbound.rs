@@ -40,11 +40,12 @@ impl Outbound {
             }
             Some(Script::Further(further)) => match further.recv() {
                 Ok(lines) => {
-                    self.is_writing = true;
+                    self.script = Some(Script::Said);
                     return Some(lines);
                 }
                 Err(_) => return self.refuse_all(),
             },
+            Some(Script::Said) => self.shared.is_prompting.store(false, Ordering::Release),
             None => {}
         }
         loop {
@@ -56,7 +57,9 @@ impl Outbound {
             self.is_writing = true;
             let line = match outgoing {
                 Outgoing::Line(line) => Some(line),
-                Outgoing::Request(exchange) => accept(&self.shared, exchange, Instant::now()),
+                Outgoing::Request { exchange, tenant } => {
+                    accept(&self.shared, tenant, exchange, Instant::now())
+                }
             };
             if line.is_some() {
                 return line;
@@ -69,7 +72,7 @@ impl Outbound {
     /// The new child could not be told what the old one knew: nothing will reach it.
     fn refuse_all(&mut self) -> Option<Vec<u8>> {
         while let Ok(outgoing) = self.inbox.recv() {
-            if let Outgoing::Request(exchange) = outgoing {
+            if let Outgoing::Request { exchange, .. } = outgoing {
                 let why = self.shared.table.lock().why_closed();
                 refuse_unread(exchange, why);
             }
@@ -87,9 +90,11 @@ impl Drop for Outbound {
     }
 }
 
-/// Takes one POST: answers it if nothing is to wait for, and gives what the child shall get.
+/// Takes one POST of a tenant: answers it if nothing is to wait for, and gives what the child
+/// shall get.
 pub(super) fn accept(
     shared: &Shared,
+    tenant: u64,
     mut exchange: Box<dyn Exchange>,
     now: Instant,
 ) -> Option<Vec<u8>> {
@@ -101,10 +106,10 @@ pub(super) fn accept(
         return refuse(exchange, "null", why);
     };
     if jsonrpc::is_batch(text) {
-        return accept_batch(shared, exchange, text, now);
+        return accept_batch(shared, tenant, exchange, text, now);
     }
     match jsonrpc::parse(text) {
-        Ok(message) => accept_message(shared, exchange, &message, now)?,
+        Ok(message) => accept_message(shared, tenant, exchange, &message, now)?,
         Err(why) => return refuse(exchange, "null", Refusal::Body(why)),
     }
     make_line(&mut body);
@@ -114,12 +119,13 @@ pub(super) fn accept(
 /// `None` if the child shall not get the message.
 fn accept_message(
     shared: &Shared,
+    tenant: u64,
     exchange: Box<dyn Exchange>,
     message: &Message<'_>,
     now: Instant,
 ) -> Option<()> {
     let mut table = shared.table.lock();
-    if table.is_closed() {
+    if table.is_closed_to(tenant) {
         let why = table.why_closed();
         drop(table);
         return refuse(exchange, message.id_text, why);
@@ -167,6 +173,7 @@ fn accept_message(
 /// on one stream; without requests it is accepted like a single notification.
 fn accept_batch(
     shared: &Shared,
+    tenant: u64,
     exchange: Box<dyn Exchange>,
     text: &str,
     now: Instant,
@@ -194,7 +201,7 @@ fn accept_batch(
         .map(new_request)
         .collect();
     let mut table = shared.table.lock();
-    if table.is_closed() {
+    if table.is_closed_to(tenant) {
         let why = table.why_closed();
         drop(table);
         return refuse(exchange, "null", why);
@@ -213,12 +220,18 @@ fn accept_batch(
         }
     };
     // Only now, because a batch that is refused changes nothing.
-    for message in messages.iter().filter(|it| it.kind != Kind::Request) {
-        table.hear(message, now);
-    }
+    let mut passes =
+        |message: &Message<'_>| message.kind == Kind::Request || table.hear(message, now);
+    let items = items.iter().zip(&messages);
+    let items: Vec<&str> = items
+        .filter_map(|(item, message)| passes(message).then_some(*item))
+        .collect();
     drop(table);
     if let Some(exchange) = answered {
         exchange.reply(Reply::Accepted);
+    }
+    if items.is_empty() {
+        return None;
     }
     let mut lines = items.join("\0").into_bytes();
     make_line(&mut lines);

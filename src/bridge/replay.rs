@@ -14,6 +14,8 @@ pub(super) enum Script {
     },
     /// Comes when the child has answered; is closed if that went wrong.
     Further(Receiver<Vec<u8>>),
+    /// Being asked for more means that all of it was written.
+    Said,
 }
 
 /// What the reader thread waits for. Dropping it ends the writer's waiting.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::handshake::{Change, Handshake};
 use super::quota::Quota;
-use super::{Exchange, Refusal};
+use super::{Exchange, FIRST_TENANT, Refusal};
 use crate::jsonrpc::Id;
 
 /// An answer that takes longer becomes a stream, so that comments keep proxies and the client
@@ -81,6 +81,8 @@ pub(super) struct Claimed {
 pub(super) struct Table {
     /// The id to announce.
     pub(super) session: String,
+    /// Tells this session from those that had the child before.
+    tenant: u64,
     quota: Arc<Quota>,
     pending: HashMap<Id, Pending>,
     tokens: HashMap<Id, u64>,
@@ -102,6 +104,8 @@ pub(super) struct Table {
     pub(super) handshake: Handshake,
     /// Requests of the child that nobody has answered.
     asked: HashSet<Id>,
+    /// And more of them than are remembered.
+    asked_too_much: bool,
     /// Between two sessions.
     is_parked: bool,
     pub(super) draining: bool,
@@ -117,6 +121,7 @@ impl Table {
     pub(super) fn new(session: String, quota: Arc<Quota>) -> Self {
         Self {
             session,
+            tenant: FIRST_TENANT,
             quota,
             pending: HashMap::new(),
             tokens: HashMap::new(),
@@ -131,6 +136,7 @@ impl Table {
             replaying: None,
             handshake: Handshake::default(),
             asked: HashSet::new(),
+            asked_too_much: false,
             is_parked: false,
             draining: false,
             gone: VecDeque::new(),
@@ -338,6 +344,7 @@ impl Table {
     pub(super) fn close(&mut self) -> Vec<(Box<str>, Claimed)> {
         self.closed = true;
         self.streams_due = None;
+        self.replaying = None;
         let ids: Vec<Id> = self.pending.keys().cloned().collect();
         ids.iter().filter_map(|id| self.take(id)).collect()
     }

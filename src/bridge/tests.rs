@@ -211,6 +211,8 @@ struct Rig {
     bridge: Arc<Bridge>,
     outbound: Outbound,
     inbound: Inbound,
+    /// Which of the bridge's sessions the clients speak in.
+    tenant: u64,
     is_woken: Arc<AtomicBool>,
     stderr: Arc<Mutex<Vec<String>>>,
     clients: HashMap<String, Client>,
@@ -262,6 +264,7 @@ impl Rig {
             bridge,
             outbound,
             inbound,
+            tenant: FIRST_TENANT,
             is_woken,
             stderr,
             clients: HashMap::new(),
@@ -305,7 +308,7 @@ impl Rig {
 
     fn accept(&mut self, name: &str, body: Option<&[u8]>) {
         let exchange = self.exchange(name, body);
-        let lines = outbound::accept(&self.bridge.shared, exchange, self.now);
+        let lines = outbound::accept(&self.bridge.shared, self.tenant, exchange, self.now);
         let lines = String::from_utf8(lines.unwrap_or_default()).unwrap();
         assert!(lines.is_empty() || lines.ends_with('\n'), "{lines:?}");
         for line in lines.lines() {
@@ -320,7 +323,7 @@ impl Rig {
     fn get(&mut self, name: &str, last_event_id: Option<&str>) {
         let exchange = self.exchange(name, None);
         let last_event_id = last_event_id.map(str::to_owned);
-        self.bridge.listen(exchange, last_event_id);
+        self.bridge.listen(self.tenant, exchange, last_event_id);
         self.service();
     }
 

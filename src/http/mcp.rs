@@ -44,14 +44,9 @@ pub(super) fn serve(
         Err(answer) => return refuse(app, request, answer, face),
     };
     match (found, &incoming.method) {
-        (Some(Found::Running(session)), Method::Delete) => {
-            app.registry
-                .close(session.id(), Cause::Deleted, Instant::now());
-            reply::send(request, &Answer::Deleted, &face);
-        }
-        (Some(Found::Resting), Method::Delete) => {
+        (Some(_), Method::Delete) => {
             let id = incoming.session_id.as_deref().unwrap_or_default();
-            app.registry.forget(id);
+            app.registry.close(id, Cause::Deleted, Instant::now());
             reply::send(request, &Answer::Deleted, &face);
         }
         (Some(Found::Running(session)), method) => {

@@ -16,6 +16,10 @@ impl Registry {
     /// Ends a session, for whatever reason; does nothing if it has ended. Returns at once: the
     /// child is stopped by a thread of its own, or parked.
     pub(crate) fn close(&self, id: &str, cause: Cause, now: Instant) {
+        // First, so that a session that is just being revived is stopped there or found here.
+        if !cause.is_revivable() {
+            self.forget(id);
+        }
         let session = self.sessions.lock().by_id.get(id).cloned();
         if let Some(session) = session {
             self.close_session(&session, &cause, now);
@@ -24,6 +28,10 @@ impl Registry {
 
     fn close_session(&self, session: &Arc<Session>, cause: &Cause, now: Instant) {
         let may_park = self.may_park(session, cause);
+        if !cause.is_revivable() {
+            session.end_for_good();
+            self.forget(&session.id);
+        }
         let is_parked = {
             let mut sessions = self.sessions.lock();
             if !sessions.remove(session) {
@@ -41,31 +49,32 @@ impl Registry {
             is_parked
         };
         metrics::SESSIONS_ENDED.add(cause.for_metrics());
-        self.lay_to_rest(session, cause);
+        self.lay_to_rest(session);
         if !matches!(cause, Cause::Backend(_)) {
             let key = (session.principal.clone(), Arc::clone(&session.server));
             self.starts.succeeded(&key);
         }
-        match session.bridge.get() {
-            Some(bridge) if is_parked => {
-                log_end(session, &format!("{cause}; its child is parked"));
-                bridge.park();
-            }
-            _ => self.end(session, &cause.to_string(), now),
+        if !is_parked {
+            self.end(session, &cause.to_string());
+        } else if session.bridge.get().is_some_and(|bridge| bridge.park()) {
+            log_end(session, &format!("{cause}; its child is parked"));
+        } else {
+            log_end(session, &cause.to_string());
+            self.child_parked(session.tenancy.no, false);
         }
         self.settle();
     }
 
     /// Ends the child of a session that has left the map.
-    pub(super) fn end(&self, session: &Arc<Session>, why: &str, now: Instant) {
+    pub(super) fn end(&self, session: &Arc<Session>, why: &str) {
         // Without a child it is still starting: `begin` will find it ended.
-        if session.bridge.get().is_some() && self.stop_child(session, now) {
+        if session.bridge.get().is_some() && self.stop_child(session) {
             log_end(session, why);
         }
     }
 
     /// Runs the stop ladder on another thread; false if there is no child.
-    pub(super) fn stop_child(&self, session: &Arc<Session>, now: Instant) -> bool {
+    pub(super) fn stop_child(&self, session: &Arc<Session>) -> bool {
         let Some(bridge) = session.bridge.get() else {
             return false;
         };
@@ -73,10 +82,6 @@ impl Registry {
             return false;
         };
         bridge.close();
-        if now.saturating_duration_since(session.tenancy.since) >= SHORT_LIFE {
-            let key = (session.principal.clone(), Arc::clone(&session.server));
-            self.starts.succeeded(&key);
-        }
         let kill: Arc<dyn Fn() + Send + Sync> = Arc::from(kill);
         let ending = Ending::begin(&self.this, &session.principal);
         let label = &session.tenancy.label;
@@ -103,19 +108,31 @@ impl Registry {
 
     /// A bridge can serve no more.
     pub(super) fn child_ended(&self, child: u64, end: End, now: Instant) {
-        let Some(session) = self.sessions.lock().of_child(child) else {
+        let of_child = || self.sessions.lock().of_child(child);
+        let Some(session) = of_child() else {
             return;
         };
-        if let End::StartFailed { detail, .. } | End::Exited { detail, .. } = &end
-            && (matches!(end, End::StartFailed { .. })
-                || now.saturating_duration_since(session.tenancy.since) < SHORT_LIFE)
-        {
-            let key = (session.principal.clone(), Arc::clone(&session.server));
-            self.starts.failed(key, detail.clone(), now);
-        }
-        self.close_session(&session, &Cause::Backend(end), now);
+        self.count_end(&session, &end, now);
+        let cause = Cause::Backend(end);
         let is_its = |parked: &Parked| parked.session.tenancy.no == child;
-        self.end_parked_where(is_its, "it ended by itself", now);
+        // Meanwhile it may be parked, and be taken over.
+        while let Some(session) = of_child() {
+            self.close_session(&session, &cause, now);
+            self.end_parked_where(is_its, "it ended by itself");
+        }
+    }
+
+    /// Tells those who decide about the next start how this child did.
+    fn count_end(&self, session: &Session, end: &End, now: Instant) {
+        let key = (session.principal.clone(), Arc::clone(&session.server));
+        let life = now.saturating_duration_since(session.tenancy.since);
+        match end {
+            End::Exited { .. } if life >= SHORT_LIFE => self.starts.succeeded(&key),
+            End::StartFailed { detail, .. } | End::Exited { detail, .. } => {
+                self.starts.failed(key, detail.clone(), now);
+            }
+            End::ClientGone | End::Fault => {}
+        }
     }
 
     /// Does what time brings: ends idle and old sessions and parked children, wakes bridges that
@@ -169,7 +186,7 @@ impl Registry {
             }
         }
         let is_theirs = |parked: &Parked| revoked.contains(&parked.session.principal);
-        self.end_parked_where(is_theirs, "its user was revoked", now);
+        self.end_parked_where(is_theirs, "its user was revoked");
         if let Some(records) = &self.records {
             records.forget_principals(revoked);
         }
@@ -192,7 +209,7 @@ impl Registry {
         for session in self.all() {
             self.close_session(&session, &Cause::Shutdown, now);
         }
-        self.end_parked_where(|_| true, "the broker is shutting down", now);
+        self.end_parked_where(|_| true, "the broker is shutting down");
         let is_unsettled = |sessions: &mut Sessions| sessions.unsettled > 0;
         self.settled
             .wait_while(&mut self.sessions.lock(), is_unsettled);

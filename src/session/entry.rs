@@ -35,6 +35,10 @@ pub(crate) struct Session {
     /// What came before that.
     early: Mutex<Waiting>,
     pub(super) child: Mutex<Option<ChildEnd>>,
+    /// A client waits for the child to start.
+    is_awaited: bool,
+    /// It has been written down, if its server is one that can be revived.
+    is_kept: AtomicBool,
     /// It cannot be revived.
     is_over: AtomicBool,
 }
@@ -47,6 +51,8 @@ pub(super) struct Tenancy {
     /// The label of its first session, which its threads and log lines bear.
     pub(super) label: Arc<str>,
     pub(super) since: Instant,
+    /// Tells its sessions from each other.
+    pub(super) tenant: u64,
 }
 
 struct Activity {
@@ -58,6 +64,8 @@ struct Activity {
 
 enum Waiting {
     Open(Vec<Early>),
+    /// All of it has gone to the child.
+    Passed,
     /// The child cannot be started.
     Failed(String),
 }
@@ -74,10 +82,12 @@ impl Early {
         }
     }
 
-    fn pass(self, bridge: &Bridge) {
+    fn pass(self, bridge: &Bridge, tenant: u64) {
         match self {
-            Self::Post(exchange) => bridge.post(exchange),
-            Self::Listen(exchange, last_event_id) => bridge.listen(exchange, last_event_id),
+            Self::Post(exchange) => bridge.post(tenant, exchange),
+            Self::Listen(exchange, last_event_id) => {
+                bridge.listen(tenant, exchange, last_event_id);
+            }
         }
     }
 
@@ -102,6 +112,10 @@ pub(super) struct Newcomer<'a> {
     pub(super) opened: Instant,
     pub(super) tenancy: Tenancy,
     pub(super) last_active: Instant,
+    /// A client waits for the child to start.
+    pub(super) is_awaited: bool,
+    /// It has been written down before.
+    pub(super) is_kept: bool,
 }
 
 impl Session {
@@ -117,6 +131,8 @@ impl Session {
             bridge: OnceLock::new(),
             early: Mutex::new(Waiting::Open(Vec::new())),
             child: Mutex::new(None),
+            is_awaited: newcomer.is_awaited,
+            is_kept: AtomicBool::new(newcomer.is_kept),
             is_over: AtomicBool::new(false),
         }
     }
@@ -128,6 +144,11 @@ impl Session {
 
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Takes note that it is being written down; false if it was before.
+    pub(super) fn begin_to_keep(&self) -> bool {
+        !self.is_kept.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -159,11 +180,11 @@ impl Session {
         must
     }
 
-    /// Whether this is the protocol version it negotiated.
+    /// Whether this is the protocol version it negotiated, as far as that is known.
     pub(crate) fn speaks(&self, version: &str) -> bool {
         self.bridge
             .get()
-            .is_some_and(|bridge| bridge.speaks(version))
+            .is_none_or(|bridge| bridge.speaks(version))
     }
 
     pub(crate) fn post(&self, exchange: Box<dyn Exchange>) {
@@ -175,36 +196,42 @@ impl Session {
     }
 
     fn pass(&self, early: Early) {
-        if let Some(bridge) = self.bridge.get() {
-            return early.pass(bridge);
-        }
         let mut waiting = self.early.lock();
-        // It is set with the lock held.
-        if let Some(bridge) = self.bridge.get() {
-            drop(waiting);
-            return early.pass(bridge);
-        }
         let why = match &mut *waiting {
             Waiting::Open(list) if list.len() < EARLY_MAX => return list.push(early),
             Waiting::Open(_) => Refusal::TooManyInFlight,
             Waiting::Failed(why) => Refusal::StartFailed(why.clone()),
+            Waiting::Passed => {
+                drop(waiting);
+                if let Some(bridge) = self.bridge.get() {
+                    early.pass(bridge, self.tenancy.tenant);
+                }
+                return;
+            }
         };
         drop(waiting);
         early.refuse(why);
     }
 
-    /// The child runs: what waits for it goes there.
+    /// The child runs: what waits for it goes there, and what comes meanwhile goes after it.
     pub(super) fn connect(&self, bridge: &Arc<Bridge>) {
-        let list = {
-            let mut waiting = self.early.lock();
-            // Nobody else sets it.
-            let _ = self.bridge.set(Arc::clone(bridge));
-            match std::mem::replace(&mut *waiting, Waiting::Open(Vec::new())) {
-                Waiting::Open(list) => list,
-                Waiting::Failed(_) => Vec::new(),
-            }
-        };
-        list.into_iter().for_each(|early| early.pass(bridge));
+        // Nobody else sets it.
+        let _ = self.bridge.set(Arc::clone(bridge));
+        loop {
+            let list = {
+                let mut waiting = self.early.lock();
+                match &mut *waiting {
+                    Waiting::Open(list) if !list.is_empty() => std::mem::take(list),
+                    _ => {
+                        *waiting = Waiting::Passed;
+                        return;
+                    }
+                }
+            };
+            let tenant = self.tenancy.tenant;
+            list.into_iter()
+                .for_each(|early| early.pass(bridge, tenant));
+        }
     }
 
     /// There will be no child: what waits for it is told.
@@ -218,29 +245,34 @@ impl Session {
     }
 
     pub(crate) fn gone(&self, connection: u64) {
-        if let Some(bridge) = self.bridge.get() {
-            return bridge.gone(connection);
-        }
         let is_gone = |early: &mut Early| early.exchange().connection() == connection;
         let left: Vec<Early> = match &mut *self.early.lock() {
             Waiting::Open(list) => list.extract_if(.., is_gone).collect(),
-            Waiting::Failed(_) => Vec::new(),
+            Waiting::Passed | Waiting::Failed(_) => Vec::new(),
         };
         drop(left);
-        // It may have been set, and been given the request, just before.
+        // It may have been given the request just before, or be given it now.
         if let Some(bridge) = self.bridge.get() {
             bridge.gone(connection);
         }
     }
 
-    /// Requests without an answer; a session that is starting has its `initialize`.
+    /// Requests without an answer; a session that is starting has the one it starts for.
     pub(super) fn in_flight(&self) -> usize {
         self.bridge.get().map_or(1, |bridge| bridge.in_flight())
     }
 
-    /// Whether a client waits for an answer; as long as the child starts, one does.
+    /// Whether a client waits for an answer. One that only listens does not.
     pub(super) fn has_clients(&self) -> bool {
-        self.bridge.get().is_none_or(|bridge| bridge.has_clients())
+        let is_post = |early: &Early| matches!(early, Early::Post(_));
+        match self.bridge.get() {
+            Some(bridge) => bridge.has_clients(),
+            None if self.is_awaited => true,
+            None => match &*self.early.lock() {
+                Waiting::Open(list) => list.iter().any(is_post),
+                Waiting::Passed | Waiting::Failed(_) => false,
+            },
+        }
     }
 }
 

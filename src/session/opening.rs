@@ -8,7 +8,7 @@ use super::entry::{ChildEnd, Newcomer, Tenancy, label, new_session_id};
 use super::places::{Places, Sessions};
 use super::{Backend, Cause, OpenError, Registry, Session, SpawnRequest};
 use crate::auth::Principal;
-use crate::bridge::{End, Handshake, Host, Quota};
+use crate::bridge::{End, FIRST_TENANT, Handshake, Host, Quota};
 use crate::metrics;
 
 /// How long an opener waits for processes of ended sessions to go, if there are too many.
@@ -21,7 +21,26 @@ pub(super) struct Wanted<'a> {
     pub(super) server: &'a Arc<str>,
     pub(super) opened: Instant,
     pub(super) last_active: Instant,
+    /// A client waits for more than a stream.
+    pub(super) is_awaited: bool,
+    /// It has been before, and was written down.
+    pub(super) is_kept: bool,
     pub(super) now: Instant,
+}
+
+impl<'a> Wanted<'a> {
+    pub(super) fn with(&self, tenancy: Tenancy) -> Newcomer<'a> {
+        Newcomer {
+            id: self.id,
+            principal: self.principal,
+            server: self.server,
+            opened: self.opened,
+            tenancy,
+            last_active: self.last_active,
+            is_awaited: self.is_awaited,
+            is_kept: self.is_kept,
+        }
+    }
 }
 
 /// What a try to take a place came to.
@@ -63,6 +82,8 @@ impl Registry {
             server,
             opened: now,
             last_active: now,
+            is_awaited: true,
+            is_kept: false,
             now,
         };
         if let Some(session) = self.adopt(&wanted, initialize) {
@@ -148,14 +169,7 @@ impl Registry {
     }
 
     fn reserve(&self, wanted: &Wanted<'_>) -> Result<Reserve, OpenError> {
-        let Wanted {
-            id,
-            principal,
-            server,
-            opened,
-            last_active,
-            now,
-        } = *wanted;
+        let Wanted { id, principal, .. } = *wanted;
         let mut sessions = self.sessions.lock();
         if sessions.draining {
             return Err(OpenError::Draining);
@@ -175,18 +189,12 @@ impl Registry {
             return Ok(Reserve::Full);
         }
         sessions.last_child += 1;
-        let session = Arc::new(Session::new(Newcomer {
-            id,
-            principal,
-            server,
-            opened,
-            tenancy: Tenancy {
-                no: sessions.last_child,
-                label: label(id).into(),
-                since: now,
-            },
-            last_active,
-        }));
+        let session = Arc::new(Session::new(wanted.with(Tenancy {
+            no: sessions.last_child,
+            label: label(id).into(),
+            since: wanted.now,
+            tenant: FIRST_TENANT,
+        })));
         let quota = sessions.quota(principal, self.options.max_in_flight_per_user);
         sessions.by_id.insert(id.to_owned(), Arc::clone(&session));
         sessions.unsettled += 1;
@@ -233,7 +241,7 @@ impl Registry {
         // A panic must give the place back too.
         let spawned = catch_unwind(AssertUnwindSafe(|| (self.spawn)(request)))
             .unwrap_or_else(|_| Err("a fault in the broker".to_owned()))
-            .map(|backend| self.begin(session, backend, now));
+            .map(|backend| self.begin(session, backend));
         if let Err(why) = &spawned {
             self.sessions.lock().remove(session);
             session.fail(why);
@@ -243,13 +251,13 @@ impl Registry {
     }
 
     /// Puts the backend in its place. If the session was ended meanwhile, ends the backend too.
-    fn begin(&self, session: &Arc<Session>, backend: Backend, now: Instant) {
+    fn begin(&self, session: &Arc<Session>, backend: Backend) {
         let Backend { bridge, stop, kill } = backend;
         *session.child.lock() = Some(ChildEnd { stop, kill });
         session.connect(&Arc::new(bridge));
         let still_open = self.sessions.lock().holds(session);
         if !still_open {
-            self.end(session, "ended while it started", now);
+            self.end(session, "ended while it started");
         }
     }
 
@@ -275,13 +283,13 @@ impl Host for ChildHost {
 
     fn changed(&self, session: &str, handshake: &Handshake) {
         if let Some(registry) = self.registry.upgrade() {
-            registry.keep(session, handshake, Instant::now());
+            registry.keep(self.child, session, handshake);
         }
     }
 
     fn parked(&self, is_free: bool) {
         if let Some(registry) = self.registry.upgrade() {
-            registry.child_parked(self.child, is_free, Instant::now());
+            registry.child_parked(self.child, is_free);
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::entry::{Newcomer, Session};
+use super::entry::Session;
 use super::opening::Wanted;
 use super::places::{Parked, Places, Sessions};
 use super::{Cause, Registry};
@@ -28,7 +28,10 @@ impl Registry {
     pub(super) fn adopt(&self, wanted: &Wanted<'_>, initialize: &str) -> Option<Arc<Session>> {
         let fits = |parked: &Parked| {
             let old = &parked.session;
-            old.principal == *wanted.principal && old.server == *wanted.server
+            old.principal == *wanted.principal
+                // Its credentials are in the child's environment.
+                && old.principal.env == wanted.principal.env
+                && old.server == *wanted.server
         };
         let candidates: Vec<Arc<Session>> = {
             let sessions = self.sessions.lock();
@@ -55,23 +58,18 @@ impl Registry {
                     .parked_at(old)
                     .is_some_and(|at| !sessions.parked[at].is_free)
             };
-            let timed_out = self
-                .settled
-                .wait_while_for(&mut sessions, is_parking, PARKING_TIMEOUT)
-                .timed_out();
-            if timed_out || sessions.draining {
+            self.settled
+                .wait_while_for(&mut sessions, is_parking, PARKING_TIMEOUT);
+            if sessions.draining {
                 return None;
             }
             let at = sessions.parked_at(old)?;
-            let parked = sessions.parked.remove(at);
-            let session = Arc::new(Session::new(Newcomer {
-                id: wanted.id,
-                principal: wanted.principal,
-                server: wanted.server,
-                opened: wanted.opened,
-                tenancy: parked.session.tenancy.clone(),
-                last_active: wanted.last_active,
-            }));
+            if !sessions.parked[at].is_free {
+                return None;
+            }
+            let mut tenancy = sessions.parked.remove(at).session.tenancy.clone();
+            tenancy.tenant += 1;
+            let session = Arc::new(Session::new(wanted.with(tenancy)));
             sessions
                 .by_id
                 .insert(wanted.id.to_owned(), Arc::clone(&session));
@@ -81,11 +79,11 @@ impl Registry {
         let child = old.child.lock().take();
         *session.child.lock() = child;
         if let Some(bridge) = old.bridge.get() {
-            bridge.hand_over(wanted.id);
+            bridge.hand_over(wanted.id, session.tenancy.tenant);
             session.connect(bridge);
         }
         if !self.sessions.lock().holds(&session) {
-            self.end(&session, "ended while it began", wanted.now);
+            self.end(&session, "ended while it began");
         }
         self.settle();
         metrics::SESSIONS_OPENED.add(1);
@@ -101,7 +99,7 @@ impl Registry {
     }
 
     /// A bridge has let go of the session it had, or could not.
-    pub(super) fn child_parked(&self, child: u64, is_free: bool, now: Instant) {
+    pub(super) fn child_parked(&self, child: u64, is_free: bool) {
         let refused = {
             let mut sessions = self.sessions.lock();
             let at = sessions
@@ -121,7 +119,7 @@ impl Registry {
             }
         };
         match refused {
-            Some(session) => self.end_parked(&session, "something of its session is left", now),
+            Some(session) => self.end_parked(&session, "something of its session is left"),
             None => _ = self.settled.notify_all(),
         }
     }
@@ -137,17 +135,12 @@ impl Registry {
         let Some(session) = oldest else {
             return false;
         };
-        self.end_parked(&session, "its place is needed", Instant::now());
+        self.end_parked(&session, "its place is needed");
         true
     }
 
     /// Ends the parked children for which this holds.
-    pub(super) fn end_parked_where(
-        &self,
-        is_over: impl Fn(&Parked) -> bool,
-        why: &str,
-        now: Instant,
-    ) {
+    pub(super) fn end_parked_where(&self, is_over: impl Fn(&Parked) -> bool, why: &str) {
         let over: Vec<Arc<Session>> = {
             let mut sessions = self.sessions.lock();
             let over = sessions.parked.extract_if(.., |parked| is_over(parked));
@@ -156,7 +149,7 @@ impl Registry {
             over
         };
         for session in over {
-            self.end_parked(&session, why, now);
+            self.end_parked(&session, why);
         }
     }
 
@@ -166,12 +159,12 @@ impl Registry {
             let park = self.policy(&parked.session.server).park;
             now.saturating_duration_since(parked.since) >= park.unwrap_or_default()
         };
-        self.end_parked_where(is_over, "nobody came for it", now);
+        self.end_parked_where(is_over, "nobody came for it");
     }
 
-    fn end_parked(&self, session: &Arc<Session>, why: &str, now: Instant) {
+    fn end_parked(&self, session: &Arc<Session>, why: &str) {
         log::debug!("parked child of sid={} ends: {why}", session.label());
-        self.stop_child(session, now);
+        self.stop_child(session);
         self.settle();
     }
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -21,6 +21,10 @@ use crate::private_file::{FileError, PrivateDir};
 
 const DIRECTORY: &str = "sessions";
 const SUFFIX: &str = ".json";
+/// What a crash leaves behind of a file that was being written.
+const UNFINISHED: &str = ".json.new";
+/// Of a SHA-256 in hexadecimal.
+const KEY_CHARS: usize = 64;
 /// The form of the files; another one is not read.
 const VERSION: u64 = 1;
 /// Kept of one principal, and in all; the one that was not used for longest goes first.
@@ -85,21 +89,25 @@ struct Entry {
     last_used: SystemTime,
     /// It has a child.
     is_running: bool,
-    /// Writes of its file that are under way.
-    writing: usize,
+    /// Somebody writes its file.
+    is_writing: bool,
     /// Whoever writes the file now shall remove it afterwards.
     is_forgotten: bool,
 }
+
+type Entries = HashMap<String, Entry>;
 
 /// All sessions that can be revived.
 pub(crate) struct Records {
     dir: PrivateDir,
     /// By the names of their files, without the suffix.
-    entries: Mutex<HashMap<String, Entry>>,
+    entries: Mutex<Entries>,
+    /// Signalled when a file has been written.
+    written: Condvar,
 }
 
 impl Records {
-    /// Reads what brokers before this one have left; a file that cannot be used is removed.
+    /// Reads what brokers before this one have left; a file of ours that cannot be used is removed.
     ///
     /// # Errors
     /// [`FileError`] if the directory cannot be used.
@@ -113,34 +121,56 @@ impl Records {
         let records = Self {
             dir,
             entries: Mutex::default(),
+            written: Condvar::new(),
         };
         let mut entries = HashMap::new();
         for file in fs::read_dir(&path).map_err(io)? {
             let file = file.map_err(io)?;
             let name = file.file_name();
-            let key = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-            let Some(key) = key else {
-                remove(&file.path()); // one that was being written
+            let Some((key, rest)) = name
+                .to_str()
+                .and_then(|name| name.split_at_checked(KEY_CHARS))
+            else {
                 continue;
             };
-            let last_used = file.metadata().and_then(|metadata| metadata.modified());
-            let record = records.read_file(key).ok().flatten();
-            let (Ok(last_used), Some(record)) = (last_used, record) else {
-                log::warn!("removing the record of a session that cannot be read: {key}");
-                remove(&file.path());
-                continue;
-            };
-            let entry = Entry {
-                owner: record.owner,
-                last_used,
-                is_running: false,
-                writing: 0,
-                is_forgotten: false,
-            };
-            entries.insert(key.to_owned(), entry);
+            match rest {
+                SUFFIX if is_key(key) => match records.entry(key, &file) {
+                    Ok(Some(entry)) => _ = entries.insert(key.to_owned(), entry),
+                    Ok(None) => {
+                        log::warn!("removing the record of a session that cannot be used: {key}");
+                        remove(&file.path());
+                    }
+                    Err(error) => log::error!("a session cannot be revived: {error}"),
+                },
+                UNFINISHED if is_key(key) => remove(&file.path()),
+                _ => {}
+            }
         }
         *records.entries.lock() = entries;
         Ok(records)
+    }
+
+    /// A file as a session without a child; `None` if it is damaged or not safe from others.
+    fn entry(&self, key: &str, file: &fs::DirEntry) -> Result<Option<Entry>, FileError> {
+        let record = match self.read_file(key) {
+            Ok(Some(record)) => record,
+            Ok(None) | Err(FileError::Exposed { .. } | FileError::Foreign { .. }) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let last_used = file.metadata().and_then(|metadata| metadata.modified());
+        let last_used = last_used.map_err(|source| FileError::Io {
+            path: file.path(),
+            source,
+        })?;
+        Ok(Some(Entry {
+            owner: record.owner,
+            last_used,
+            is_running: false,
+            is_writing: false,
+            is_forgotten: false,
+        }))
     }
 
     /// Whose session this is, and when it was last used.
@@ -163,7 +193,8 @@ impl Records {
         Ok(read.and_then(|(text, _)| Record::parse(&text)))
     }
 
-    /// Writes a session down; it is safe on disk when this returns.
+    /// Writes a session down that was last used then; it is safe on disk when this returns. Does
+    /// nothing for one that is not new and has been forgotten.
     ///
     /// # Errors
     /// [`RecordError`]; what was written before, if anything, stays.
@@ -171,7 +202,8 @@ impl Records {
         &self,
         id: &str,
         record: &Record,
-        now: SystemTime,
+        last_used: SystemTime,
+        is_new: bool,
     ) -> Result<(), RecordError> {
         let key = key(id);
         let text = record.to_text();
@@ -181,39 +213,65 @@ impl Records {
         if record.handshake.is_overfull {
             return Err(RecordError::Overfull);
         }
-        let surplus = self.enter(&key, &record.owner, now);
-        surplus.iter().for_each(|key| self.forget_key(key));
-        let written = self.dir.replace(&format!("{key}{SUFFIX}"), &text);
-        let is_forgotten = {
-            let mut entries = self.entries.lock();
-            let Some(entry) = entries.get_mut(&key) else {
-                return Ok(());
-            };
-            entry.writing -= 1;
-            let is_forgotten = entry.is_forgotten && entry.writing == 0;
-            if is_forgotten {
-                entries.remove(&key);
-            }
-            is_forgotten
+        let Some(surplus) = self.enter(&key, &record.owner, last_used, is_new) else {
+            return Ok(());
         };
-        if is_forgotten {
-            self.remove_file(&key);
+        if let Some(surplus) = surplus {
+            self.forget_key(&surplus);
         }
+        let written = self.dir.replace(&format!("{key}{SUFFIX}"), &text);
+        self.leave(&key);
+        self.note_key(&key, last_used);
         written.map_err(RecordError::File)
     }
 
-    /// Enters a write, and gives what there is too much of.
-    fn enter(&self, key: &str, owner: &Owner, now: SystemTime) -> Vec<String> {
+    /// The file has been written, or could not be.
+    fn leave(&self, key: &str) {
+        let is_forgotten = match self.entries.lock().get_mut(key) {
+            Some(entry) if entry.is_forgotten => true,
+            Some(entry) => {
+                entry.is_writing = false;
+                false
+            }
+            None => false,
+        };
+        if is_forgotten {
+            // Nobody else writes it as long as its entry says that somebody does.
+            self.remove_file(key);
+            self.entries.lock().remove(key);
+        }
+        self.written.notify_all();
+    }
+
+    /// Enters a write once no other is under way, and gives what there is too much of; `None` if
+    /// there is nothing to be written.
+    fn enter(
+        &self,
+        key: &str,
+        owner: &Owner,
+        last_used: SystemTime,
+        is_new: bool,
+    ) -> Option<Option<String>> {
         let mut entries = self.entries.lock();
-        let entry = entries.entry(key.to_owned()).or_insert_with(|| Entry {
-            owner: owner.clone(),
-            last_used: now,
-            is_running: true,
-            writing: 0,
-            is_forgotten: false,
-        });
-        (entry.is_running, entry.last_used) = (true, now);
-        entry.writing += 1;
+        let is_writing = |entries: &mut Entries| entries.get(key).is_some_and(|it| it.is_writing);
+        self.written.wait_while(&mut entries, is_writing);
+        match entries.get_mut(key) {
+            Some(entry) => {
+                (entry.is_running, entry.is_writing) = (true, true);
+                entry.last_used = last_used;
+            }
+            None if is_new => {
+                let entry = Entry {
+                    owner: owner.clone(),
+                    last_used,
+                    is_running: true,
+                    is_writing: true,
+                    is_forgotten: false,
+                };
+                entries.insert(key.to_owned(), entry);
+            }
+            None => return None,
+        }
         let is_own = |entry: &Entry| {
             (&entry.owner.issuer, &entry.owner.subject) == (&owner.issuer, &owner.subject)
         };
@@ -229,7 +287,14 @@ impl Records {
         };
         let own = surplus(MAX_PER_PRINCIPAL, &is_own);
         let any = surplus(MAX_RECORDS, &|_| true);
-        own.or(any).into_iter().collect()
+        Some(own.or(any))
+    }
+
+    /// The session has a child.
+    pub(super) fn wake(&self, id: &str) {
+        if let Some(entry) = self.entries.lock().get_mut(&key(id)) {
+            entry.is_running = true;
+        }
     }
 
     /// The session has no child any more, and was last used then.
@@ -270,7 +335,7 @@ impl Records {
             let mut entries = self.entries.lock();
             match entries.get_mut(key) {
                 None => return,
-                Some(entry) if entry.writing > 0 => return entry.is_forgotten = true,
+                Some(entry) if entry.is_writing => return entry.is_forgotten = true,
                 Some(_) => entries.remove(key),
             };
         }
@@ -324,6 +389,10 @@ fn key(id: &str) -> String {
     hex::encode(Sha256::digest(id))
 }
 
+fn is_key(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 impl Record {
     fn to_text(&self) -> String {
         let Handshake {
@@ -332,6 +401,7 @@ impl Record {
             log_level,
             subscriptions,
             is_overfull: _,
+            children,
         } = &self.handshake;
         let opened = self.opened.duration_since(UNIX_EPOCH).unwrap_or_default();
         json!({
@@ -344,6 +414,7 @@ impl Record {
             "result": result,
             "log_level": log_level,
             "subscriptions": subscriptions,
+            "children": children,
         })
         .to_string()
     }
@@ -370,6 +441,7 @@ impl Record {
                     .map(|params| params.as_str().map(Into::into))
                     .collect::<Option<_>>()?,
                 is_overfull: false,
+                children: value.get("children")?.as_u64()?.try_into().ok()?,
             },
         })
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::opening::{Place, Wanted};
 use super::records::{Owner, Record};
-use super::{Cause, FindError, Found, OpenError, Registry, Session};
+use super::{FindError, Found, OpenError, Registry, Session};
 use crate::auth::Principal;
 use crate::bridge::Handshake;
 use crate::metrics;
@@ -79,6 +79,8 @@ impl Registry {
             opened,
             // Only a request that is use makes it younger.
             last_active: if is_use { now } else { last_used },
+            is_awaited: is_use,
+            is_kept: true,
             now,
         };
         let (session, quota) = match self.place(&wanted, |_| None)? {
@@ -102,12 +104,16 @@ impl Registry {
         Ok(session)
     }
 
-    /// Writes down what a new child of the session would have to be told.
-    pub(super) fn keep(&self, id: &str, handshake: &Handshake, now: Instant) {
+    /// Writes down what a new child of the session would have to be told, as its child has it.
+    pub(super) fn keep(&self, child: u64, id: &str, handshake: &Handshake) {
         let session = self.sessions.lock().by_id.get(id).cloned();
         let Some((records, session)) = self.records.as_ref().zip(session) else {
             return;
         };
+        // The session may have another child by now.
+        if session.tenancy.no != child {
+            return;
+        }
         if self.policy(&session.server).revive.is_none() {
             return;
         }
@@ -116,32 +122,33 @@ impl Registry {
             opened: self.wall(session.opened),
             handshake: handshake.clone(),
         };
-        if let Err(why) = records.save(id, &record, self.wall(now)) {
+        let last_used = self.wall(session.last_active());
+        if let Err(why) = records.save(id, &record, last_used, session.begin_to_keep()) {
             log::error!("session sid={} cannot be revived: {why}", session.label());
             records.forget(id);
         }
-        // It may have ended while it was written down, for good.
-        if !self.sessions.lock().holds(&session) && session.is_over() {
+        // It may have ended while it was written down.
+        if session.is_over() {
             records.forget(id);
+        } else if !self.sessions.lock().holds(&session) {
+            self.lay_to_rest(&session);
         }
     }
 
     /// A session has lost its child.
-    pub(super) fn lay_to_rest(&self, session: &Session, cause: &Cause) {
+    pub(super) fn lay_to_rest(&self, session: &Session) {
         let Some(records) = &self.records else {
             return;
         };
-        match cause.is_revivable() {
-            true => records.rest(&session.id, self.wall(session.last_active())),
-            false => {
-                session.end_for_good();
-                records.forget(&session.id);
-            }
+        records.rest(&session.id, self.wall(session.last_active()));
+        // It may have been revived before that was said.
+        if self.sessions.lock().by_id.contains_key(&session.id) {
+            records.wake(&session.id);
         }
     }
 
-    /// Ends a resting session.
-    pub(crate) fn forget(&self, id: &str) {
+    /// Nobody can come back to the session.
+    pub(super) fn forget(&self, id: &str) {
         if let Some(records) = &self.records {
             records.forget(id);
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Inbound;
 use crate::bridge::{End, Refusal, Reply};
-use crate::jsonrpc::{self, Message, code};
+use crate::jsonrpc::{self, Kind, Message, code};
 
 /// Lines of stderr that an error message quotes.
 const QUOTED_LINES: usize = 20;
@@ -78,20 +78,31 @@ impl Inbound {
             },
             now,
         );
-        self.prompter = None;
     }
 
     /// Lets go of all that belongs to the session that has ended.
     pub(super) fn park(&mut self, now: Instant) {
-        let is_free = self.shared.table.lock().park();
-        if is_free {
-            for mut stream in std::mem::take(&mut self.streams) {
-                stream.end(now);
-            }
-            self.waiting.clear();
-            self.waiting_bytes = 0;
+        for mut stream in std::mem::take(&mut self.streams) {
+            stream.end(now);
         }
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        // It may have asked something just before.
+        let is_free = self.shared.table.lock().is_free();
         self.shared.options.host.parked(is_free);
+    }
+
+    /// What the child says between two sessions is for nobody; and if it asks something, it is not
+    /// as new.
+    pub(super) fn late(&mut self, message: &Message<'_>) {
+        log::debug!(
+            "child {} speaks between sessions",
+            self.shared.options.label
+        );
+        if message.kind == Kind::Request {
+            self.shared.table.lock().overhear(message);
+            self.shared.options.host.parked(false);
+        }
     }
 
     /// A child that does not answer `initialize` has not started.
@@ -115,6 +126,8 @@ impl Inbound {
     /// Answers everybody with an error, and ends all streams.
     pub(super) fn end_all(&mut self, message: impl Fn(bool) -> String, now: Instant) {
         let orphans = self.shared.table.lock().close();
+        // The writer thread need not wait for the answer to a replay any more.
+        self.prompter = None;
         for (id_text, claimed) in orphans {
             let message = message(claimed.is_initialize);
             match claimed.only {

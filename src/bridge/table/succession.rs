@@ -15,6 +15,9 @@ impl Table {
     pub(in crate::bridge) fn replay(&mut self, handshake: Handshake, since: Instant) {
         self.version = handshake.version().into_owned();
         self.handshake = handshake;
+        self.handshake.children = self.handshake.children.saturating_add(1);
+        // So that nobody takes this child's streams for those of another.
+        self.last_post = u64::from(self.handshake.children) << 32;
         (self.initialize_seen, self.initialized_said) = (true, true);
         self.replaying = Some(since);
     }
@@ -36,6 +39,24 @@ impl Table {
         self.closed || self.is_parked
     }
 
+    /// Whether nothing is taken from this session: it has ended, or its child has gone to another.
+    pub(in crate::bridge) fn is_closed_to(&self, tenant: u64) -> bool {
+        self.is_closed() || self.tenant != tenant
+    }
+
+    pub(in crate::bridge) fn is_parked(&self) -> bool {
+        self.is_parked
+    }
+
+    /// Whether another session can have it now.
+    pub(in crate::bridge) fn is_free(&self) -> bool {
+        self.is_parked && !self.closed && !self.has_asked()
+    }
+
+    fn has_asked(&self) -> bool {
+        self.asked_too_much || !self.asked.is_empty()
+    }
+
     /// Whether another session could have the child and notice nothing of this one.
     pub(in crate::bridge) fn may_park(&self) -> bool {
         !self.is_closed()
@@ -43,7 +64,8 @@ impl Table {
             && !self.draining
             && (self.initialized_seen || self.initialized_said)
             && self.pending.is_empty()
-            && self.asked.is_empty()
+            && !self.has_asked()
+            && !self.greets
             && self.handshake.leaves_no_trace()
     }
 
@@ -51,12 +73,12 @@ impl Table {
     pub(in crate::bridge) fn park(&mut self) -> bool {
         let may_park = self.may_park();
         self.is_parked |= may_park;
-        self.streams_due = None;
         may_park
     }
 
-    pub(in crate::bridge) fn hand_over(&mut self, session: &str) {
+    pub(in crate::bridge) fn hand_over(&mut self, session: &str, tenant: u64) {
         session.clone_into(&mut self.session);
+        self.tenant = tenant;
         self.is_parked = false;
         (self.greets, self.initialized_said) = (true, true);
     }
@@ -82,8 +104,11 @@ impl Table {
 
     /// Takes note of what the child says on its own.
     pub(in crate::bridge) fn overhear(&mut self, message: &Message<'_>) {
-        if message.kind == Kind::Request && self.asked.len() < MAX_ASKED {
-            self.asked.insert(message.id.clone());
+        if message.kind == Kind::Request {
+            match self.asked.len() < MAX_ASKED {
+                true => _ = self.asked.insert(message.id.clone()),
+                false => self.asked_too_much = true,
+            }
         } else if let Some(id) = cancelled_id(message) {
             self.asked.remove(&id);
         }

@@ -28,7 +28,7 @@ fn connected() -> (Rig, Arc<AtomicBool>) {
 impl Rig {
     fn bring(&mut self, name: &str, json: &str) {
         let exchange = self.exchange(name, Some(json.as_bytes()));
-        self.bridge.post(exchange);
+        self.bridge.post(self.tenant, exchange);
     }
 
     fn next_queued(&mut self) -> String {
@@ -131,7 +131,7 @@ fn what_comes_when_the_writer_thread_has_gone_is_refused() {
     drop(outbound);
     let mut rig = Rig::initialized("2025-11-25");
     let exchange = rig.exchange("a", Some(ping(1).as_bytes()));
-    bridge.post(exchange);
+    bridge.post(FIRST_TENANT, exchange);
     assert_eq!(rig.log.take(), ["a refused id=1 SessionEnded"]);
     assert_eq!(log.take(), [""; 0]);
     assert_eq!(bridge.in_flight(), 0);
