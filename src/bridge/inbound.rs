@@ -243,11 +243,12 @@ impl Inbound {
         last_event_id: Option<&str>,
         now: Instant,
     ) {
-        if self.shared.table.lock().is_closed_to(tenant) {
-            return exchange.reply(Reply::Refused {
-                id: "null",
-                why: Refusal::SessionEnded,
-            });
+        let why_closed = {
+            let table = self.shared.table.lock();
+            table.is_closed_to(tenant).then(|| table.why_closed())
+        };
+        if let Some(why) = why_closed {
+            return exchange.reply(Reply::Refused { id: "null", why });
         }
         let resumed = last_event_id.and_then(parse_event_id);
         if let Some((no, seq)) = resumed {

@@ -21,9 +21,12 @@
 //! > close                 the session is ended
 //! > wait SECONDS          time passes, in steps of a quarter of a second
 //! ```
+//!
+//! and what `succession` adds.
 
 mod bounds;
 mod lane;
+mod succession;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -226,10 +229,14 @@ impl Rig {
     }
 
     fn with_start_timeout(start_timeout: Duration) -> Self {
-        Self::with(start_timeout, None)
+        Self::with(start_timeout, None, 0)
     }
 
-    fn with(start_timeout: Duration, replay: Option<(Handshake, Instant)>) -> Self {
+    fn with(
+        start_timeout: Duration,
+        replay: Option<(Handshake, Instant)>,
+        max_of_user: usize,
+    ) -> Self {
         let log = Log::default();
         let (is_woken, stderr) = (
             Arc::<AtomicBool>::default(),
@@ -241,7 +248,7 @@ impl Rig {
             session: "5e55".to_owned(),
             label: "5e55".to_owned(),
             max_in_flight: MAX_IN_FLIGHT,
-            quota: Arc::new(Quota::new(0)),
+            quota: Arc::new(Quota::new(max_of_user)),
             replay,
             start_timeout,
             wake: {
@@ -275,13 +282,17 @@ impl Rig {
 
     /// A session that has negotiated this revision.
     fn initialized(version: &str) -> Self {
-        let mut rig = Self::new();
+        Self::new().initialize(version)
+    }
+
+    fn initialize(mut self, version: &str) -> Self {
+        let rig = &mut self;
         rig.post("init", r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#);
         rig.child(&format!(
             r#"{{"jsonrpc":"2.0","id":0,"result":{{"protocolVersion":"{version}"}}}}"#
         ));
         rig.log.take();
-        rig
+        self
     }
 
     fn client(&mut self, name: &str) -> Client {
@@ -371,7 +382,7 @@ impl Rig {
             "drain" => self.bridge.drain(),
             "close" => self.bridge.close(),
             "wait" => self.wait(rest.parse().unwrap()),
-            _ => panic!("what is {line:?}?"),
+            _ => self.succeed(verb, rest),
         }
         self.service();
     }

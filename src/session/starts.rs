@@ -48,7 +48,11 @@ impl Starts {
     pub(super) fn pause(&self, key: &Key, now: Instant) -> Option<(Duration, String)> {
         let starts = self.0.lock();
         let failures = starts.get(key)?;
-        let left = (failures.last + failures.pause()).saturating_duration_since(now);
+        let pause = failures.pause();
+        if pause.is_zero() {
+            return None; // although the last one may be later than a `now` of some time ago
+        }
+        let left = (failures.last + pause).saturating_duration_since(now);
         (!left.is_zero()).then(|| (left, failures.why.clone()))
     }
 
@@ -91,6 +95,8 @@ mod tests {
             seen.push(pause(&key, 0));
         }
         assert_eq!(seen, [0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(pause(&other, 0), 0);
+        starts.failed(other.clone(), String::new(), at(5));
         assert_eq!(pause(&other, 0), 0);
         assert_eq!((pause(&key, 59), pause(&key, 60)), (1, 0));
         starts.failed(key.clone(), String::new(), at(60));

@@ -1,11 +1,16 @@
 //! The registry over fake children: no process, no sleep, and the time is passed in.
 
+mod admission;
+pub(super) mod client;
 mod ending;
+mod parking;
+mod revival;
 mod world;
 
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
+use client::*;
 use world::*;
 
 #[test]

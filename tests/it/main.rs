@@ -12,12 +12,15 @@
 )]
 
 mod admin;
+mod admission;
 mod auth;
 mod bytes;
 mod children;
 mod cli;
 mod edge;
 mod isolation;
+mod parking;
+mod revival;
 mod sessions;
 mod shutdown;
 mod streams;

@@ -10,7 +10,7 @@ use crate::session::reaper::Reaper;
 use crate::thread;
 
 /// How often a race is run that one side wins almost always.
-const ROUNDS: usize = 2000;
+pub(super) const ROUNDS: usize = 2000;
 
 #[test]
 fn a_session_without_a_request_for_long_is_ended() {
@@ -124,7 +124,7 @@ fn children_are_stopped_side_by_side() {
 }
 
 /// A hook that says that it was reached, and waits for permission to go on.
-fn gate() -> (Hook, Receiver<String>, Sender<()>) {
+pub(super) fn gate() -> (Hook, Receiver<String>, Sender<()>) {
     let (reached, is_reached) = unbounded();
     let (go_on, may_go_on) = bounded(1);
     let hook = move |id: &str| {

@@ -1,14 +1,14 @@
 //! A registry over fake children, and what the tests do with it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Barrier, OnceLock};
 
 use crossbeam_channel::bounded;
 
-use crate::bridge::{self, End, EventWriter, Exchange, Inbound, Outbound, Reply};
+use super::client::{Client, INITIALIZED, Ping, RESULT, request};
+use crate::bridge::{self, End, Exchange, Inbound, Outbound};
 use crate::session::*;
 use crate::thread;
 
@@ -39,8 +39,8 @@ pub(super) struct World {
 pub(super) struct Fakes {
     /// Labels of what happened, in order: `start`, `stop`, `kill` and the session id.
     pub(super) log: Mutex<Vec<String>>,
-    /// The far faces of the bridges, by session id.
-    pub(super) faces: Mutex<HashMap<String, Faces>>,
+    /// The far faces of the bridges, by the id of the child's first session.
+    pub(super) faces: Mutex<HashMap<String, Arc<Faces>>>,
     pub(super) spawn_fails: AtomicBool,
     pub(super) most_active: AtomicUsize,
     pub(super) registry: OnceLock<Weak<Registry>>,
@@ -48,9 +48,53 @@ pub(super) struct Fakes {
 }
 
 pub(super) struct Faces {
-    pub(super) _outbound: Outbound,
-    pub(super) inbound: Inbound,
+    pub(super) outbound: Mutex<Outbound>,
+    pub(super) inbound: Mutex<Inbound>,
     pub(super) host: Arc<dyn Host>,
+    /// What was written to the child without the writer thread.
+    pub(super) lines: Mutex<Vec<String>>,
+    is_woken: AtomicBool,
+}
+
+impl Faces {
+    /// Does what the reader thread would, on whatever thread this is.
+    fn serve(&self) {
+        while self.is_woken.load(SeqCst)
+            && let Some(mut inbound) = self.inbound.try_lock()
+        {
+            self.is_woken.store(false, SeqCst);
+            inbound.service(Instant::now());
+        }
+    }
+
+    /// The child writes a line.
+    pub(super) fn say(&self, line: &str) {
+        self.inbound.lock().line(line.as_bytes(), Instant::now());
+        self.serve();
+    }
+
+    /// The child ends.
+    pub(super) fn exit(&self) {
+        self.inbound.lock().exited("exit status 1", Instant::now());
+        self.serve();
+    }
+
+    /// The next lines that the writer thread would write.
+    pub(super) fn next(&self) -> Vec<String> {
+        let lines = self.outbound.lock().next().expect("not closed");
+        lines_of(&lines)
+    }
+
+    /// What was written to the child at once since this was asked last.
+    pub(super) fn take_lines(&self) -> Vec<String> {
+        std::mem::take(&mut self.lines.lock())
+    }
+}
+
+fn lines_of(bytes: &[u8]) -> Vec<String> {
+    let text = str::from_utf8(bytes).unwrap();
+    assert!(text.ends_with('\n'), "{text:?}");
+    text.lines().map(str::to_owned).collect()
 }
 
 /// A host that the test can speak for.
@@ -76,8 +120,12 @@ pub(super) type Hook = Box<dyn Fn(&str) + Send + Sync>;
 #[derive(Default)]
 pub(super) struct Hooks {
     pub(super) spawning: Option<Hook>,
+    /// Likewise, of a session that has had a child.
+    pub(super) respawning: Option<Hook>,
     pub(super) spawned: Option<Hook>,
     pub(super) waking: Option<Hook>,
+    /// A bridge that is woken is served at once, as by its reader thread.
+    pub(super) serves: bool,
     pub(super) stopping: Option<Hook>,
     pub(super) killing: Option<Hook>,
 }
@@ -100,11 +148,22 @@ impl Fakes {
             self.most_active.fetch_max(registry.active(), SeqCst);
         }
         run(self.hooks.spawning.as_ref(), &id);
+        if request.replay.is_some() {
+            run(self.hooks.respawning.as_ref(), &id);
+        }
         if self.spawn_fails.load(SeqCst) {
             return Err("no such program".to_owned());
         }
         let host: Arc<dyn Host> = Arc::from(request.host);
         let (wakes, woken) = (Arc::clone(self), id.clone());
+        let wake = move || {
+            run(wakes.hooks.waking.as_ref(), &woken);
+            let faces = wakes.faces.lock().get(&woken).cloned();
+            if let Some(faces) = faces.filter(|_| wakes.hooks.serves) {
+                faces.is_woken.store(true, SeqCst);
+                faces.serve();
+            }
+        };
         let (bridge, outbound, inbound) = Bridge::new(bridge::Options {
             server: request.server.to_owned(),
             session: id.clone(),
@@ -113,17 +172,25 @@ impl Fakes {
             quota: request.quota,
             replay: request.replay,
             start_timeout: Duration::from_secs(30),
-            wake: Box::new(move || run(wakes.hooks.waking.as_ref(), &woken)),
+            wake: Box::new(wake),
             host: Box::new(SharedHost(Arc::clone(&host))),
             redact: Box::new(|text, _| text.to_owned()),
             stderr: Box::new(|_| Vec::new()),
         });
-        bridge.connect(Box::new(|_| true));
-        let faces = Faces {
-            _outbound: outbound,
-            inbound,
+        let faces = Arc::new(Faces {
+            outbound: Mutex::new(outbound),
+            inbound: Mutex::new(inbound),
             host,
-        };
+            lines: Mutex::default(),
+            is_woken: AtomicBool::new(false),
+        });
+        let its = Arc::downgrade(&faces);
+        bridge.connect(Box::new(move |bytes| {
+            if let Some(faces) = its.upgrade() {
+                faces.lines.lock().extend(lines_of(bytes));
+            }
+            true
+        }));
         self.faces.lock().insert(id.clone(), faces);
         let (stops, stopped) = (Arc::clone(self), id.clone());
         let (kills, killed) = (Arc::clone(self), id.clone());
@@ -217,18 +284,53 @@ impl World {
     /// Its client goes away.
     pub(super) fn leave(&self, session: &Session) {
         session.gone(Ping.connection());
-        let mut faces = self.fakes.faces.lock();
-        let inbound = &mut faces.get_mut(session.id()).unwrap().inbound;
-        inbound.service(self.start);
+        let faces = self.child(session.id());
+        faces.inbound.lock().service(self.start);
         assert_eq!(session.in_flight(), 1);
     }
 
     /// Answers it.
     pub(super) fn answer(&self, session: &Session) {
-        let mut faces = self.fakes.faces.lock();
-        let inbound = &mut faces.get_mut(session.id()).unwrap().inbound;
-        inbound.line(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#, self.start);
+        self.child(session.id())
+            .say(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
         assert_eq!(session.in_flight(), 0);
+    }
+
+    /// The latest child that was started for this session.
+    pub(super) fn child(&self, id: &str) -> Arc<Faces> {
+        Arc::clone(&self.fakes.faces.lock()[id])
+    }
+
+    /// Opens a session as a client does: both messages of the handshake. `child` is the session
+    /// whose child it is expected to find, if any.
+    pub(super) fn begin(
+        &self,
+        user: &str,
+        seconds: u64,
+        child: Option<&str>,
+    ) -> (Arc<Session>, Client) {
+        let (session, client) = (self.open(user, seconds).unwrap(), Client::default());
+        client.post(&session, &request("init", "initialize", CLIENT));
+        match child {
+            Some(child) => assert_eq!(self.child(child).take_lines(), [""; 0]),
+            None => {
+                let faces = self.child(session.id());
+                assert_eq!(faces.take_lines().len(), 1);
+                faces.say(&format!(
+                    r#"{{"jsonrpc":"2.0","id":"init","result":{RESULT}}}"#
+                ));
+            }
+        }
+        let told = format!(
+            "json {} {{\"jsonrpc\":\"2.0\",\"id\":\"init\",\"result\":{RESULT}}}",
+            session.id()
+        );
+        assert_eq!(client.heard(), [told]);
+        client.post(&session, INITIALIZED);
+        assert_eq!(client.heard(), ["accepted"]);
+        let lines = self.child(child.unwrap_or(session.id())).take_lines();
+        assert_eq!(lines.len(), usize::from(child.is_none()), "{lines:?}");
+        (session, client)
     }
 
     /// When the session was last used; `None` if there is no such session.
@@ -251,29 +353,6 @@ impl World {
         assert_eq!(self.registry.active(), 0);
         let (started, stopped) = (self.fakes.count("start"), self.fakes.count("stop"));
         assert_eq!(stopped, started, "children stopped");
-    }
-}
-
-/// A request that nobody reads the answer of.
-pub(super) struct Ping;
-
-impl Exchange for Ping {
-    fn body_len(&self) -> usize {
-        0
-    }
-
-    fn body(&mut self) -> io::Result<Vec<u8>> {
-        Ok(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.to_vec())
-    }
-
-    fn connection(&self) -> u64 {
-        1
-    }
-
-    fn reply(self: Box<Self>, _: Reply<'_>) {}
-
-    fn stream(self: Box<Self>, _: Option<&str>) -> io::Result<Box<dyn EventWriter>> {
-        Err(io::ErrorKind::BrokenPipe.into())
     }
 }
 

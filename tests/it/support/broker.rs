@@ -137,7 +137,10 @@ impl Setup {
 pub(crate) struct Broker {
     child: Child,
     addr: SocketAddr,
-    dir: TempDir,
+    /// `None` once the next one has it.
+    dir: Option<TempDir>,
+    /// How it was started.
+    command: Command,
     tokens: HashMap<String, String>,
     /// Copies that go with it.
     programs: Option<Programs>,
@@ -199,7 +202,8 @@ impl Broker {
         Self {
             child,
             addr,
-            dir,
+            dir: Some(dir),
+            command,
             tokens: HashMap::new(),
             programs: None,
             stdout,
@@ -217,7 +221,7 @@ impl Broker {
 
     /// The configuration file is in it as `config.json`, the broker's state under `state`.
     pub(crate) fn dir(&self) -> &TempDir {
-        &self.dir
+        self.dir.as_ref().expect("a broker that is not replaced")
     }
 
     /// The children that run.
@@ -252,13 +256,13 @@ impl Broker {
     /// Runs `mcp-broker token …` over this broker's state.
     #[track_caller]
     pub(crate) fn token_command(&self, args: &[&str]) -> Run {
-        token_command(&self.dir, args)
+        token_command(self.dir(), args)
     }
 
     /// Makes a token while the broker runs, which may need a second to honour it.
     #[track_caller]
     pub(crate) fn add_token(&self, name: &str, options: &[&str]) -> String {
-        make_token(&self.dir, name, options)
+        make_token(self.dir(), name, options)
     }
 
     /// What it has written to stderr so far.
@@ -279,6 +283,22 @@ impl Broker {
 
     pub(crate) fn signal(&self, signal: Signal) {
         process::signal(self.pid(), signal);
+    }
+
+    /// Ends it with this signal, and starts it again over the same state: at another address.
+    #[track_caller]
+    pub(crate) fn restart(mut self, signal: Signal) -> Self {
+        let children = self.children();
+        self.signal(signal);
+        self.wait();
+        for child in children {
+            eventually("its children end", || process::group(child.group).is_empty());
+        }
+        let command = std::mem::replace(&mut self.command, Command::new(PROGRAM));
+        let mut next = Self::launch(command, self.dir.take().expect("a directory"));
+        next.tokens = std::mem::take(&mut self.tokens);
+        next.programs = self.programs.take();
+        next
     }
 
     /// Waits until it has ended.
