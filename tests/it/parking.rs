@@ -62,20 +62,17 @@ fn another_user_or_client_has_another_child() {
     assert_eq!(broker.user("alice").ready().child().0, pid);
 }
 
+fn tell(session: &mut Session, method: &str, params: Value) {
+    let message = json!({ "jsonrpc": "2.0", "id": "t", "method": method, "params": params });
+    assert_eq!(session.post(&message).status, 200);
+}
+
 #[test]
 fn a_child_with_something_left_in_it_ends() {
     let broker = setup("60s").start();
     let leave: [fn(&mut Session); 3] = [
-        |session| {
-            let level = json!({ "level": "debug" });
-            let message = json!({ "jsonrpc": "2.0", "id": "l", "method": "logging/setLevel", "params": level });
-            assert_eq!(session.post(&message).status, 200);
-        },
-        |session| {
-            let uri = json!({ "uri": "test://static-text" });
-            let message = json!({ "jsonrpc": "2.0", "id": "s", "method": "resources/subscribe", "params": uri });
-            assert_eq!(session.post(&message).status, 200);
-        },
+        |session| tell(session, "logging/setLevel", json!({ "level": "debug" })),
+        |session| tell(session, "resources/subscribe", json!({ "uri": "test://a" })),
         |session| {
             let ask = session.call_message("ask", json!({ "kind": "roots" }));
             let mut stream = session.post_stream(&ask);
@@ -129,7 +126,7 @@ fn a_parked_child_ends_after_its_time() {
     within(Duration::from_secs(10), "its time is over", || {
         !process::runs(pid)
     });
-    assert_eq!(broker.session().child().0 == pid, false);
+    assert_ne!(broker.session().child().0, pid);
 }
 
 #[test]

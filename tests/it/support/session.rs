@@ -47,6 +47,14 @@ impl Session {
         self
     }
 
+    /// The same session of a broker that has another address now.
+    pub(crate) fn moved_to(&self, addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn with_token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
         self
