@@ -128,27 +128,6 @@ fn a_file_can_say_everything() {
     assert!(config.auth);
     assert_eq!((config.max_sessions, config.max_sessions_per_user), (0, 4));
     assert_eq!(config.idle_timeout, None);
-    assert_eq!(config.max_session_age, Some(Duration::from_hours(24)));
-    assert_eq!(
-        (config.max_in_flight_per_user, config.min_free_memory),
-        (32, 128 << 20)
-    );
-    assert_eq!(config.run_as, Some(RunAs::Uids(60000..=60999)));
-    assert!(config.keep_homes);
-    assert_eq!(
-        config.servers[0].options,
-        ServerOptions {
-            revive: Some(Duration::from_hours(7 * 24)),
-            park: Some(Duration::from_secs(60)),
-            isolate: false,
-            limits: ChildLimits {
-                memory_max: Some(512 << 20),
-                pids_max: Some(64),
-                file_size_max: Some(1 << 30),
-                open_files_max: Some(1024),
-            },
-        }
-    );
     assert_eq!(
         (config.drain, config.start_timeout),
         (Duration::from_secs(5), Duration::from_secs(60))
@@ -245,6 +224,32 @@ fn flags_win_over_the_file() {
     );
     assert_eq!((config.max_sessions, config.max_sessions_per_user), (7, 4));
     assert_eq!(config.allowed_origins, ["http://a.example"]);
+}
+
+#[test]
+fn a_file_can_say_how_children_are_treated() {
+    let config = load_file(&examples("good").join("full.json")).unwrap();
+    assert_eq!(config.max_session_age, Some(Duration::from_hours(24)));
+    assert_eq!(
+        (config.max_in_flight_per_user, config.min_free_memory),
+        (32, 128 << 20)
+    );
+    assert_eq!(config.run_as, Some(RunAs::Uids(60000..=60999)));
+    assert!(config.keep_homes);
+    assert_eq!(
+        config.servers[0].options,
+        ServerOptions {
+            revive: Some(Duration::from_hours(7 * 24)),
+            park: Some(Duration::from_secs(60)),
+            isolate: false,
+            limits: ChildLimits {
+                memory_max: Some(512 << 20),
+                pids_max: Some(64),
+                file_size_max: Some(1 << 30),
+                open_files_max: Some(1024),
+            },
+        }
+    );
 }
 
 #[test]

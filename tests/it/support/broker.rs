@@ -292,7 +292,9 @@ impl Broker {
         self.signal(signal);
         self.wait();
         for child in children {
-            eventually("its children end", || process::group(child.group).is_empty());
+            eventually("its children end", || {
+                process::group(child.group).is_empty()
+            });
         }
         let command = std::mem::replace(&mut self.command, Command::new(PROGRAM));
         let mut next = Self::launch(command, self.dir.take().expect("a directory"));
