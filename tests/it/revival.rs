@@ -274,7 +274,9 @@ fn no_answer_is_forgotten_by_a_broker_that_is_killed() {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    while !is_over.load(Ordering::Relaxed) && open(&broker, &known).is_some() {}
+                    let go_on =
+                        || open(&broker, &known).filter(|()| !is_over.load(Ordering::Relaxed));
+                    std::iter::from_fn(go_on).for_each(drop);
                 });
             }
             std::thread::sleep(pause); // a random moment
