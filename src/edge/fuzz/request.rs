@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use crate::edge::Door;
 use crate::edge::body::Chunked;
-use crate::edge::head::{self, FIELDS_MAX, Framing, HEAD_MAX_BYTES, Scan, Sender};
-use crate::edge::listener::Door;
+use crate::edge::head::{self, DOOR_FIELD, FIELDS_MAX, Framing, HEAD_MAX_BYTES, Scan, Sender};
 use crate::edge::refuse::Refusal;
 use crate::fuzz::input::{Input, reads};
 
@@ -101,10 +101,11 @@ impl Peer {
         };
         if let Some(mut begun) = self.head.take() {
             let hop = HOP.parse().ok();
+            let peer = begun.head.peer(hop, &[IpAddr::from([127, 0, 0, 1])]);
             let sender = Sender {
                 connection: CONNECTION,
                 door: Door::Public,
-                peer: begun.head.peer(hop, &[IpAddr::from([127, 0, 0, 1])]),
+                peer,
             };
             let mut passed = begun.head.complete(body.len(), &sender);
             check_head(&begun.raw, &passed, body.len());
@@ -192,7 +193,14 @@ fn check_head(raw: &[u8], passed: &[u8], body_len: usize) {
     let is_get = before.method == "GET";
     let close: &[&str] = if is_get { &["close"] } else { &[] };
     assert_eq!(after.values("Connection"), close);
-    for name in ["Transfer-Encoding", "TE", "Expect", "Upgrade", "Trailer"] {
+    for name in [
+        "Transfer-Encoding",
+        "TE",
+        "Expect",
+        "Upgrade",
+        "Trailer",
+        DOOR_FIELD,
+    ] {
         assert!(after.values(name).is_empty(), "{name} was passed on");
     }
     for name in ["Authorization", "Origin", "Accept", "Content-Type"] {
