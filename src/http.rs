@@ -10,6 +10,7 @@ mod exchange;
 pub(crate) mod fuzz;
 mod mcp;
 mod open;
+mod openers;
 mod policy;
 mod reply;
 mod request;
@@ -29,15 +30,15 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::auth::Authenticator;
 use crate::session::{Registry, Session};
 use crate::thread::{self, Joined};
+use openers::Openers;
 pub(crate) use policy::Policy;
 use reply::{Answer, Face};
 use request::Incoming;
 use route::Route;
 use tally::Tally;
 
-/// Threads that open sessions at a time; more are told to come again.
-const OPENERS_MAX: usize = 64;
-
+/// Threads that refuse large bodies at a time.
+const REFUSERS_MAX: usize = 64;
 /// tiny_http has bodies up to this size in memory already.
 const SMALL_BODY_BYTES: usize = 1024;
 /// Connections that are remembered for having gone early.
@@ -56,7 +57,8 @@ pub(crate) struct App {
     pub(crate) gone_status: u16,
     pub(crate) started: SystemTime,
     departures: Departures,
-    openers: Threads,
+    openers: Openers,
+    refusers: Threads,
     scrapes: Threads,
     stopping: AtomicBool,
 }
@@ -106,7 +108,8 @@ impl App {
             gone_status: options.gone_status,
             started: SystemTime::now(),
             departures: Departures::default(),
-            openers: Threads::default(),
+            openers: Openers::default(),
+            refusers: Threads::default(),
             scrapes: Threads::default(),
             stopping: AtomicBool::new(false),
         }
@@ -122,6 +125,7 @@ impl App {
         self.stopping.store(true, Ordering::Release);
         server.unblock();
         self.openers.join_all();
+        self.refusers.join_all();
         self.scrapes.join_all();
     }
 
@@ -187,11 +191,11 @@ fn refuse(app: &App, request: tiny_http::Request, answer: Answer, face: Face) {
     let is_large = request
         .body_length()
         .is_some_and(|len| len > SMALL_BODY_BYTES);
-    if !is_large || app.openers.count() >= OPENERS_MAX {
+    if !is_large || app.refusers.count() >= REFUSERS_MAX {
         return reply::send(request, &answer, &face);
     }
     match thread::spawn("refuse", move || reply::send(request, &answer, &face)) {
-        Ok(thread) => app.openers.push(thread),
+        Ok(thread) => app.refusers.push(thread),
         // The request went with the closure, which tiny_http answers with 500.
         Err(error) => log::error!("cannot start a thread to refuse a request: {error}"),
     }

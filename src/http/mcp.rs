@@ -7,7 +7,8 @@ use std::time::{Instant, SystemTime};
 use tiny_http::{Method, Request};
 
 use super::exchange::HttpExchange;
-use super::open::{Opening, open_elsewhere};
+use super::open::Opening;
+use super::openers::Openers;
 use super::reply::{self, Answer, Face};
 use super::request::Incoming;
 use super::{App, refuse};
@@ -73,7 +74,7 @@ pub(super) fn serve(
                 principal,
                 server: Arc::clone(server),
             };
-            open_elsewhere(app, opening);
+            Openers::take(app, opening);
         }
         (_, _) => reply::send(request, &Answer::SessionIdMissing, &face),
     }

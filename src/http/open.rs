@@ -1,21 +1,20 @@
 //! Requests that start a child: a POST without a session id, where only `initialize` may come so,
 //! and one for a session whose child is gone. That takes a body and a process, so it happens on a
-//! thread of its own (`open`), not in the accept loop.
+//! thread of its own (see `openers`), not in the accept loop.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tiny_http::Method;
 
+use super::App;
 use super::exchange::HttpExchange;
 use super::reply::Answer;
-use super::{App, OPENERS_MAX};
 use crate::auth::Principal;
 use crate::bridge::Exchange;
 use crate::jsonrpc::{self, Kind, ParseError};
 use crate::mcp;
 use crate::session::{Cause, OpenError, Session};
-use crate::thread;
 
 /// Characters of what a client says about itself that are logged.
 const LOGGED_CHARS: usize = 64;
@@ -32,20 +31,11 @@ pub(super) struct Opening {
     pub(super) server: Arc<str>,
 }
 
-/// Serves it on another thread.
-pub(super) fn open_elsewhere(app: &Arc<App>, mut opening: Opening) {
-    if app.openers.count() >= OPENERS_MAX {
-        return opening.exchange.answer(&Answer::TooManyOpening, "null");
-    }
-    let its_app = Arc::clone(app);
-    let serve = move || match opening.session_id.take() {
-        Some(id) => revive(&its_app, opening, &id),
-        None => open(&its_app, opening),
-    };
-    match thread::spawn("open", serve) {
-        Ok(opener) => app.openers.push(opener),
-        // The exchange went with the closure, and answered for itself.
-        Err(error) => log::error!("cannot start a thread to open a session: {error}"),
+/// Serves it; may take a while.
+pub(super) fn serve(app: &App, mut opening: Opening) {
+    match opening.session_id.take() {
+        Some(id) => revive(app, opening, &id),
+        None => open(app, opening),
     }
 }
 

@@ -1,5 +1,6 @@
 //! How many sessions there may be, in all and of one user, and what happens at the limit.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
@@ -39,6 +40,25 @@ fn never_more_sessions_than_allowed_however_many_arrive_at_once() {
         assert_eq!(response.header("Mcp-Session-Id"), None);
     }
     assert_eq!(most, 4, "children at a time");
+}
+
+/// As after a restart, when all clients come back: more than there are threads to open them.
+#[test]
+fn none_of_many_that_arrive_at_once_is_sent_away() {
+    let broker = Broker::setup()
+        .options(&["--max-sessions", "0", "--max-sessions-per-user", "0"])
+        .start();
+    let arrival = Barrier::new(200);
+    let open = || {
+        let mut client = broker.client();
+        arrival.wait();
+        client.initialize().status
+    };
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..200).map(|_| scope.spawn(open)).collect();
+        clients.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    assert_eq!(statuses, [200; 200]);
 }
 
 #[test]
