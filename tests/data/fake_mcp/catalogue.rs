@@ -85,7 +85,7 @@ const PLAIN_TOOLS: [(&str, &str); 32] = [
 type Arguments = &'static [(&'static str, &'static str)];
 
 /// A tool with arguments: name, description, arguments.
-const TOOLS: [(&str, &str, Arguments); 16] = [
+const TOOLS: [(&str, &str, Arguments); 18] = [
     ("test_sampling", "Asks the model", &[("prompt", "string")]),
     (
         "test_elicitation",
@@ -149,6 +149,28 @@ const TOOLS: [(&str, &str, Arguments); 16] = [
         "touch_resource",
         "Says that a resource has changed",
         &[("uri", "string")],
+    ),
+    (
+        "witness",
+        "Says who answers whom, after some progress; or dies",
+        &[
+            ("mark", "string"),
+            ("steps", "integer"),
+            ("step_ms", "integer"),
+            ("pad", "integer"),
+            ("die", "string"),
+        ],
+    ),
+    (
+        "flood",
+        "Sends n log messages that say who speaks, among noise",
+        &[
+            ("mark", "string"),
+            ("n", "integer"),
+            ("bytes", "integer"),
+            ("garbage", "integer"),
+            ("stderr", "integer"),
+        ],
     ),
 ];
 

@@ -5,7 +5,8 @@
 //! (the command line), `message` (one line from the client), `wire` (stdout), `server` (who is
 //! asked what, and in which era), `call` (one request and what it may do), `seal` (`requestState`),
 //! `catalogue` and `content` (what is offered), `tools` (what the conformance suite calls),
-//! `probes` (what the broker's own tests call), `process` (pids, grandchildren, stderr).
+//! `probes` (what the broker's own tests call), `witness` (what the torture run calls), `process`
+//! (pids, grandchildren, stderr).
 //!
 //! It shares no code with the broker: a fault in the one must not hide in the other.
 
@@ -20,6 +21,7 @@ mod seal;
 mod server;
 mod tools;
 mod wire;
+mod witness;
 
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;

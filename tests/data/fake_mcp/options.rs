@@ -11,6 +11,7 @@ usage: fake_mcp [OPTION]...
                             dual: both, chosen request by request
   --slow-ms N               wait N ms before answering initialize or server/discover
   --die-after N             answer N requests, exit with status 7 at the next
+  --kill-after N            answer N requests, end by SIGKILL at the next
   --exit-at-start CODE      write two lines to stderr (with $SECRET_IN_STDERR), exit with CODE
   --mute                    never answer initialize or server/discover
   --deaf                    never read stdin
@@ -22,7 +23,7 @@ usage: fake_mcp [OPTION]...
 
 Tools that tests call by name: echo sleep env pid big raw count ask log notify notify_after
 exit stderr received garbage longline spawn_grandchild deaf result_before_progress escape_id
-late_after_cancel touch_resource; tools/list says what each one takes.
+late_after_cancel touch_resource witness flood; tools/list says what each one takes.
 ";
 
 /// Which protocol revisions the server speaks.
@@ -41,6 +42,7 @@ pub(crate) struct Options {
     pub(crate) eras: Eras,
     pub(crate) slow_ms: u64,
     pub(crate) die_after: Option<u64>,
+    pub(crate) kill_after: Option<u64>,
     pub(crate) exit_at_start: Option<i32>,
     pub(crate) mute: bool,
     pub(crate) deaf: bool,
@@ -64,6 +66,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Parsed, St
         eras: Eras::Legacy,
         slow_ms: 0,
         die_after: None,
+        kill_after: None,
         exit_at_start: None,
         mute: false,
         deaf: false,
@@ -78,6 +81,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Parsed, St
             "--era" => options.eras = eras(&value(&flag, args.next())?)?,
             "--slow-ms" => options.slow_ms = number(&flag, args.next())?,
             "--die-after" => options.die_after = Some(number(&flag, args.next())?),
+            "--kill-after" => options.kill_after = Some(number(&flag, args.next())?),
             "--exit-at-start" => options.exit_at_start = Some(number(&flag, args.next())?),
             "--mute" => options.mute = true,
             "--deaf" => options.deaf = true,

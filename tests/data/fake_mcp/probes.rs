@@ -10,6 +10,7 @@ use crate::call::{Call, Era, Fault, Outcome, Reply, State};
 use crate::message::{Answer, Object, id_key, quote};
 use crate::process;
 use crate::tools::{ask_name, roots, sample, text};
+use crate::witness;
 
 /// Runs the tool `name`.
 pub(crate) fn run(call: &Call, name: &str) -> Reply {
@@ -58,7 +59,9 @@ pub(crate) fn run(call: &Call, name: &str) -> Reply {
                 Err(error) => Err(Fault::Tool(format!("grandchild: {error}"))),
             }
         }
-        _ => pry(name, &arguments).unwrap_or_else(|| misbehave(call, name, &arguments)),
+        _ => pry(name, &arguments)
+            .or_else(|| witness::run(call, name, &arguments))
+            .unwrap_or_else(|| misbehave(call, name, &arguments)),
     }
 }
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
 /// Ends the process at once.
@@ -21,6 +21,12 @@ use serde_json::{Value, json};
 )]
 pub(crate) fn quit(code: i32) -> ! {
     std::process::exit(code)
+}
+
+/// Ends the process by a signal that it cannot handle.
+pub(crate) fn kill_itself() -> ! {
+    let _ = kill_process(getpid(), Signal::KILL);
+    quit(9) // never reached: the signal is there when the call returns
 }
 
 /// Starts this program over from a shell that ignores SIGTERM: an ignored signal stays ignored

@@ -198,6 +198,9 @@ impl Server {
         if self.options.die_after.is_some_and(|most| answered >= most) {
             process::quit(7);
         }
+        if self.options.kill_after.is_some_and(|most| answered >= most) {
+            process::kill_itself();
+        }
         let opens = method == "initialize" || method == "server/discover";
         if opens && self.options.mute {
             return;
