@@ -47,6 +47,13 @@ pub(crate) struct Standing {
     pub(crate) listed: Arc<Listed>,
 }
 
+impl Standing {
+    /// Whether it may have ended for being idle.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.used.elapsed() + IDLE_DOUBT > IDLE_TIMEOUT
+    }
+}
+
 /// What is to be sent.
 pub(crate) struct Request<'a> {
     pub(crate) method: &'static str,
@@ -161,7 +168,6 @@ impl Client<'_> {
         }
         let standing = standing?;
         let is_newer = self.world.generation() != standing.generation;
-        let is_idle = standing.used.elapsed() + IDLE_DOUBT > IDLE_TIMEOUT;
         if tokens.current.as_ref() != Some(&standing.token) {
             return Some(Why::TokenGone);
         }
@@ -171,7 +177,7 @@ impl Client<'_> {
         if is_newer && !standing.revives {
             return Some(Why::BrokerDown);
         }
-        if is_idle && !standing.revives {
+        if standing.is_idle() && !standing.revives {
             return Some(Why::Idle);
         }
         matches!(self.role(), Role::Wild | Role::Greedy).then_some(Why::Evicted)
@@ -213,9 +219,15 @@ impl Client<'_> {
         let is_documented = match status {
             // All sessions are taken, or too many still end; or it shuts down.
             503 if standing.is_none() => response.head.retry_after || excuse.is_some(),
-            503 => excuse == Some(Why::BrokerDown),
+            // Or its child has died too often to be revived at once.
+            503 => {
+                let backs_off = response.head.retry_after && standing.is_some_and(|it| it.revives);
+                excuse == Some(Why::BrokerDown) || (backs_off && self.role() == Role::Wild)
+            }
             404 => standing.is_some() && excuse.is_some(),
             401 => excuse == Some(Why::TokenGone) || self.token_is_old(began, standing),
+            // A process that rests is not woken for a stream; and the new one has none of the old.
+            405 => standing.is_some_and(|it| it.revives) && self.may_rest(standing, began),
             // The token went while the child started.
             500 => standing.is_none() && excuse.is_some(),
             _ => false,
@@ -228,6 +240,13 @@ impl Client<'_> {
         let body = start_of(&body);
         let what = format!("{what}: expected success, got status {status} {body}");
         self.failed(Kind::Status, standing, &what)
+    }
+
+    /// Whether a session that revives may have lost its process.
+    fn may_rest(&self, standing: Option<&Standing>, began: Instant) -> bool {
+        let is_newer = |it: &Standing| it.generation != self.world.generation();
+        let may = |it: &Standing| it.is_idle() || it.doomed || is_newer(it);
+        self.role() != Role::Steady || self.world.struck_since(began) || standing.is_some_and(may)
     }
 
     /// Whether the token used is not the principal's any more; a broker that was struck may hide

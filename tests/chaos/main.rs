@@ -50,7 +50,7 @@ usage: chaos SECONDS SEED [OPTION]...
   --clients N       how many clients at once (default: 240)
   --broker FILE     the mcp-broker program (default: the one built beside this)
   --fixture FILE    the fake_mcp program (default: the one built beside this)
-  --with NAME       hold the broker to NAME too: revive, park, escape or outlive
+  --with NAME       hold the broker to NAME too: revive, park, escape or sweep
   --without NAME    do not
   --keep DIR        keep the broker's log (info) and state in DIR, which must not exist
 

@@ -24,17 +24,18 @@ pub(crate) struct Features {
     pub(crate) park: bool,
     /// A process that leaves its group and session still ends with its child.
     pub(crate) escape: bool,
-    /// What ignores SIGTERM and the end of stdin still ends with a broker that was killed.
-    pub(crate) outlive: bool,
+    /// What a child has started ends too when the broker is killed, at the latest with the start
+    /// of the next one. (A child itself always ends with its broker.)
+    pub(crate) sweep: bool,
 }
 
 impl Features {
     /// What the broker beside this harness has.
     pub(crate) const PRESENT: Self = Self {
-        revive: false,
-        park: false,
+        revive: true,
+        park: true,
         escape: false,
-        outlive: false,
+        sweep: false,
     };
 
     pub(crate) fn set(&mut self, name: &str, value: bool) -> bool {
@@ -42,7 +43,7 @@ impl Features {
             "revive" => &mut self.revive,
             "park" => &mut self.park,
             "escape" => &mut self.escape,
-            "outlive" => &mut self.outlive,
+            "sweep" => &mut self.sweep,
             _ => return false,
         };
         *feature = value;

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Done, Halt, PATIENCE, Request, Standing, start_of};
 use crate::ledger::{Kind, Why};
+use crate::plan::Role;
 use crate::wire::{Broken, Connection, Event, Response};
-use crate::world::State;
+use crate::world::{State, World};
 
 pub(crate) struct Session<'c, 'w> {
     pub(crate) client: &'c Client<'w>,
@@ -44,6 +45,8 @@ pub(crate) struct Work {
 pub(crate) struct Expected {
     pub(crate) began: Instant,
     pub(crate) what: &'static str,
+    /// The broker's generation then.
+    generation: u64,
     /// `None` for the session's own stream.
     pub(crate) id: Option<u64>,
     mark: String,
@@ -56,9 +59,11 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    pub(crate) fn of_stream() -> Self {
+    pub(crate) fn of_stream(world: &World) -> Self {
+        let generation = world.generation();
         Self {
             began: Instant::now(),
+            generation,
             what: "GET",
             id: None,
             mark: String::new(),
@@ -163,6 +168,7 @@ impl<'c, 'w> Session<'c, 'w> {
 
     /// Sends bytes on the session's connection if it has one, else on a new one.
     pub(crate) fn send(&mut self, bytes: &[u8], began: Instant, what: &str) -> Done<Connection> {
+        self.renew();
         let kept = self.connection.take();
         let kept = kept.filter(|it| it.generation == self.client.world.generation());
         let connection = kept.map_or_else(|| self.client.connect(), Ok);
@@ -171,6 +177,26 @@ impl<'c, 'w> Session<'c, 'w> {
             Ok(connection)
         });
         sent.map_err(|why| self.client.broken(Some(&self.standing), began, &why, what))
+    }
+
+    /// Whether the process behind the session may be another one by now. Its streams begin anew then.
+    fn may_be_new(&self) -> bool {
+        let Standing {
+            generation,
+            revives,
+            doomed,
+            ..
+        } = self.standing;
+        let is_struck = generation != self.client.world.generation();
+        let is_evictable = self.client.role() != Role::Steady;
+        revives && (is_struck || doomed || is_evictable || self.standing.is_idle())
+    }
+
+    fn renew(&mut self) {
+        if self.may_be_new() {
+            self.last_events.clear();
+            self.last_floods.clear();
+        }
     }
 
     /// Waits for the head of a response; a refusal is judged.
@@ -248,7 +274,7 @@ impl<'c, 'w> Session<'c, 'w> {
         let mark = format!("{}/{}/{id}", client.no, client.round);
         let (tool, what) = match work.flood {
             0 => ("witness", "a call"),
-            _ => ("flood", "a flood"),
+            _ => ("deluge", "a flood"),
         };
         let mut arguments = json!({
             "mark": mark, "steps": work.steps, "step_ms": work.step_ms, "pad": work.back,
@@ -268,7 +294,7 @@ impl<'c, 'w> Session<'c, 'w> {
             mark,
             steps: work.steps,
             what,
-            ..Expected::of_stream()
+            ..Expected::of_stream(client.world)
         };
         client.world.ledger.asked();
         if connection.is_some() {
@@ -363,7 +389,7 @@ impl<'c, 'w> Session<'c, 'w> {
         match message["method"].as_str() {
             None => self.answer(expected, &message),
             Some("notifications/progress") => self.progress(expected, &message),
-            Some("notifications/message") => self.flood_message(stream, &message),
+            Some("notifications/message") => self.flood_message(expected, stream, &message),
             Some("roots/list") => {
                 expected.questions.push(message);
                 Ok(())
@@ -376,7 +402,7 @@ impl<'c, 'w> Session<'c, 'w> {
         let params = &message["params"];
         let text = params["message"].as_str().unwrap_or_default();
         let testimony: Value = serde_json::from_str(text).unwrap_or_default();
-        self.check(&expected.mark, &testimony)?;
+        self.check(expected.generation, &expected.mark, &testimony)?;
         expected.seen += 1;
         let is_own = expected.id.is_some_and(|id| params["progressToken"] == id);
         if is_own && params["progress"] == expected.seen {
@@ -390,10 +416,10 @@ impl<'c, 'w> Session<'c, 'w> {
     }
 
     /// One message of a flood: from this session's process, once, and in order.
-    fn flood_message(&mut self, stream: u64, message: &Value) -> Done<()> {
+    fn flood_message(&mut self, expected: &Expected, stream: u64, message: &Value) -> Done<()> {
         let testimony = &message["params"]["data"];
         let mark = testimony["mark"].as_str().unwrap_or_default();
-        self.check(mark, testimony)?;
+        self.check(expected.generation, mark, testimony)?;
         let nonce = self.nonce.clone().unwrap_or_default();
         let no = testimony["no"].as_u64().unwrap_or_default();
         let before = self.last_floods.insert(stream, (nonce.clone(), no));
@@ -425,7 +451,7 @@ impl<'c, 'w> Session<'c, 'w> {
         }
         let text = answer["result"]["content"][0]["text"].as_str();
         let testimony: Value = serde_json::from_str(text.unwrap_or_default()).unwrap_or_default();
-        self.check(&expected.mark, &testimony)?;
+        self.check(expected.generation, &expected.mark, &testimony)?;
         if expected.seen != expected.steps {
             let (seen, steps) = (expected.seen, expected.steps);
             let what = format!("{what}: expected {steps} steps of progress first, got {seen}");
@@ -437,7 +463,7 @@ impl<'c, 'w> Session<'c, 'w> {
     }
 
     /// Whether the child speaks for this call, principal and session.
-    fn check(&mut self, mark: &str, testimony: &Value) -> Done<()> {
+    fn check(&mut self, generation: u64, mark: &str, testimony: &Value) -> Done<()> {
         let (client, world) = (self.client, self.client.world);
         let text = |key: &str| testimony[key].as_str().unwrap_or_default();
         let nonce = text("nonce").to_owned();
@@ -449,9 +475,16 @@ impl<'c, 'w> Session<'c, 'w> {
             wrong = world
                 .spoke(&nonce, &self.standing.id, client.principal, self.server)
                 .err();
+            let may_be_new = self.may_be_new();
             let before = self.nonce.replace(nonce);
-            if let (Some(before), false) = (before, self.standing.revives) {
-                wrong = Some(format!("expected process {before}"));
+            match before {
+                None => {}
+                Some(before) if !may_be_new => wrong = Some(format!("expected process {before}")),
+                Some(_) => {
+                    world.ledger.count("sessions revived");
+                    self.standing.generation = generation;
+                    self.standing.doomed = false;
+                }
             }
         }
         match wrong {
@@ -467,7 +500,8 @@ impl<'c, 'w> Session<'c, 'w> {
     /// Gives the session up after something went wrong: ends it if the broker still knows it.
     pub(crate) fn abandon(&mut self) {
         self.forget();
-        if self.client.world.generation() == self.standing.generation {
+        let is_known = self.client.world.generation() == self.standing.generation;
+        if is_known || self.standing.revives {
             let request = Request {
                 method: "DELETE",
                 server: self.server,

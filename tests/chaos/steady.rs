@@ -25,6 +25,10 @@ pub(crate) fn round(client: &mut Client<'_>) -> Done<()> {
             break;
         }
         done = step(&mut session, rng.next());
+        if done.is_err() && session.standing.revives && client.world.await_broker() {
+            // It was cut short by a blow, but its session must have survived that.
+            done = session.call(&Work::default());
+        }
         if done.is_err() {
             break;
         }

@@ -120,7 +120,7 @@ pub(crate) fn side_by_side(session: &mut Session<'_, '_>, rng: &mut Prng) -> Don
 /// once, on that stream or on the call's.
 pub(crate) fn flood(session: &mut Session<'_, '_>, rng: &mut Prng) -> Done<()> {
     let before = session.flooded();
-    let mut own = Expected::of_stream();
+    let mut own = Expected::of_stream(session.client.world);
     let stream = listen_with(session, "Accept: text/event-stream\r\n")?;
     let work = Work {
         flood: rng.between(1, FLOOD),
@@ -178,7 +178,7 @@ fn listen_on(
 pub(crate) fn question(session: &mut Session<'_, '_>) -> Done<()> {
     let (client, ledger) = (session.client, &session.client.world.ledger);
     let root = format!("file:///{}/{}/{}", client.no, client.round, client.name());
-    let mut expected = Expected::of_stream();
+    let mut expected = Expected::of_stream(session.client.world);
     expected.what = "a question";
     let id = session.fresh_id();
     let params = json!({ "name": "ask", "arguments": { "kind": "roots" } });

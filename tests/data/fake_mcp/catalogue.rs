@@ -162,7 +162,7 @@ const TOOLS: [(&str, &str, Arguments); 18] = [
         ],
     ),
     (
-        "flood",
+        "deluge",
         "Sends n log messages that say who speaks, among noise",
         &[
             ("mark", "string"),

@@ -18,7 +18,7 @@ use crate::tools::text;
 pub(crate) fn run(call: &Call, name: &str, arguments: &Object) -> Option<Reply> {
     match name {
         "witness" => Some(witness(call, arguments)),
-        "flood" => Some(flood(call, arguments)),
+        "deluge" => Some(deluge(call, arguments)),
         _ => None,
     }
 }
@@ -46,7 +46,7 @@ fn witness(call: &Call, arguments: &Object) -> Reply {
 
 /// Sends `n` log messages of `bytes` bytes more than needed, numbered over the life of the process;
 /// among them `garbage` lines that are no message, and `stderr` lines there.
-fn flood(call: &Call, arguments: &Object) -> Reply {
+fn deluge(call: &Call, arguments: &Object) -> Reply {
     static SENT: AtomicU64 = AtomicU64::new(0);
     let number = |key: &str| arguments.number(key).unwrap_or_default();
     let mark = arguments.text("mark").unwrap_or_default();
@@ -55,7 +55,7 @@ fn flood(call: &Call, arguments: &Object) -> Reply {
         let mut said = testimony(&mark);
         said["no"] = Value::from(SENT.fetch_add(1, Ordering::SeqCst) + 1);
         said["pad"] = Value::from(padding.as_str());
-        let params = json!({ "level": "info", "logger": "flood", "data": said }).to_string();
+        let params = json!({ "level": "info", "logger": "deluge", "data": said }).to_string();
         let wire = &call.server.wire;
         wire.notification("notifications/message", Some(&params));
         if index < number("garbage") {
