@@ -13,7 +13,7 @@ use crate::config::{Config, Server};
 use crate::isolation::{Home, Isolation, IsolationError};
 use crate::launch;
 use crate::mcp;
-use crate::supervisor::{Child, Event, Launch, Limits, Nursery, Parent, StderrTail, Waker};
+use crate::supervisor::{Child, Event, Launch, Limits, Nursery, Parent, StderrTail, Tether, Waker};
 
 /// What a server may offer: the request that lists it, and the member that holds the list.
 const LISTS: [(&str, &str); 4] = [
@@ -130,7 +130,8 @@ fn prepare(
     isolation: &Isolation,
 ) -> Result<Prepared, String> {
     let prepare = |user: &Principal, name: Option<String>| {
-        let (launch, home) = launch::prepare(server, user, &server.name, isolation)?;
+        let (launch, home) =
+            launch::prepare(server, user, &server.name, isolation, Tether::default())?;
         Ok(Prepared {
             launch,
             home,

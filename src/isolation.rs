@@ -122,6 +122,7 @@ impl Isolation {
                 abi,
                 hidden: self.hidden.clone(),
                 allowed: home.directories().to_vec(),
+                readable: Vec::new(),
             }),
             ..Orders::default()
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::auth::Principal;
 use crate::config::{Server, ServerCommand};
 use crate::isolation::{Home, Isolation};
-use crate::supervisor::{Launch, StderrTail};
+use crate::launcher::Orders;
+use crate::supervisor::{Launch, StderrTail, Tether};
 
 /// What every child gets of the broker's own environment, so that programs are found and speak the
 /// operator's language.
@@ -32,6 +33,7 @@ pub(crate) fn prepare(
     principal: &Principal,
     label: &str,
     isolation: &Isolation,
+    tether: Tether,
 ) -> Result<(Launch, Home), String> {
     let broker_env = |key: &str| std::env::var(key).ok();
     let mut env: Vec<(String, String)> = INHERITED
@@ -65,12 +67,23 @@ pub(crate) fn prepare(
             env.push(((*key).to_owned(), path.to_owned()));
         }
     }
+    let mut orders = Orders {
+        record: tether.kin.as_ref().map(|kin| kin.record_dir().to_owned()),
+        cgroup: tether.cgroup.as_ref().map(|it| it.path().to_owned()),
+        ..isolation.orders(server, &home)
+    };
+    if let (Some(confine), Some(cgroup)) = (&mut orders.confine, &tether.cgroup) {
+        // Where it has the broker's uid, it could lift its own limits.
+        confine.hidden.push(cgroup.mount().to_owned());
+        confine.readable.push(cgroup.mount().to_owned());
+    }
     let launch = Launch {
         label: label.to_owned(),
         program: PathBuf::from(MYSELF),
-        args: isolation.orders(server, &home).args(&program, &args),
+        args: orders.args(&program, &args),
         env,
         stderr: Arc::new(StderrTail::new(label.to_owned(), &secrets)),
+        tether,
     };
     Ok((launch, home))
 }

@@ -19,14 +19,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit,
+    Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit,
 };
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use crate::orphans;
 use confine::Domain;
 pub(crate) use orders::{COMMAND, Ids, Orders};
 
@@ -82,7 +82,7 @@ fn close_inherited() -> io::Result<()> {
 fn apply(orders: &Orders) -> Result<(), String> {
     close_inherited().map_err(|error| format!("cannot close descriptors: {error}"))?;
     if let Some(directory) = &orders.record {
-        record(directory).map_err(|error| format!("cannot record it: {error}"))?;
+        orphans::write_down(directory).map_err(|error| format!("cannot record it: {error}"))?;
     }
     if let Some(directory) = &orders.cgroup {
         // "0" is whoever writes it (cgroups(7)).
@@ -105,21 +105,6 @@ fn apply(orders: &Orders) -> Result<(), String> {
         return Err("the broker has ended".to_owned());
     }
     domain.map_or(Ok(()), Domain::enter)
-}
-
-/// Leaves a file named after the process, with what tells it from a later one of this number: the
-/// time it was started.
-fn record(directory: &Path) -> io::Result<()> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let start = start_time(&stat).ok_or(io::ErrorKind::InvalidData)?;
-    fs::write(directory.join(getpid().to_string()), start)
-}
-
-/// Field 22 of `/proc/PID/stat`, in clock ticks since the machine was started. The program's name,
-/// field 2, stands in brackets and may hold anything.
-fn start_time(stat: &str) -> Option<&str> {
-    let (_, from_third) = stat.rsplit_once(") ")?;
-    from_third.split(' ').nth(22 - 3)
 }
 
 fn limit(orders: &Orders) -> Result<(), String> {
@@ -156,20 +141,4 @@ fn cannot(what: &str) -> impl Fn(rustix::io::Errno) -> String {
 /// As std writes it: with the number.
 fn os(error: rustix::io::Errno) -> impl Display {
     io::Error::from(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_start_time_is_found_behind_any_name() {
-        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
-        for name in ["sh", "a b", "a) S (b", ")"] {
-            let stat = format!("42 ({name}) {rest}");
-            assert_eq!(start_time(&stat), Some("4711"), "{name}");
-        }
-        assert_eq!(start_time("42 (sh) S 1"), None);
-        assert_eq!(start_time(""), None);
-    }
 }

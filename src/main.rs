@@ -12,12 +12,14 @@
 //! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
 //!   `demo`: a server to try it with
 //! - `launcher`: what a child's process does before it becomes the child
+//! - `orphans`, `cgroup`: that no process is left of a child
 //! - `fuzz`: none of the program; lists what reads bytes from outside, for tests
 //! - `mcp`, `jsonrpc`, `thread`, `clock`, `rate`, `memory`, `private_file`, `metrics`, `systemd`,
 //!   `exit`: words that all of them share
 
 mod auth;
 mod bridge;
+mod cgroup;
 mod check;
 mod cli;
 mod clock;
@@ -37,6 +39,7 @@ mod launcher;
 mod mcp;
 mod memory;
 mod metrics;
+mod orphans;
 mod private_file;
 mod rate;
 mod serve;

@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::auth::{Authenticator, TokenError, TokenStore};
+use crate::cgroup::Cgroups;
 use crate::config::{Config, Listen, ServerOptions};
 use crate::edge::{self, Door, Edge, Listener};
 use crate::exit::Exit;
@@ -24,11 +25,12 @@ use crate::http::{self, App, Policy};
 use crate::isolation::{Isolation, IsolationError};
 use crate::memory;
 use crate::metrics;
+use crate::orphans::Run;
 use crate::private_file::FileError;
 use crate::session::reaper::Reaper;
 use crate::session::{self, Records, Registry, SpawnFn};
 use crate::spawner::Spawner;
-use crate::supervisor::{Nursery, Parent};
+use crate::supervisor::Parent;
 use crate::{systemd, thread};
 use inner::InnerSocket;
 use watchdog::{Turns, Watchdog};
@@ -137,6 +139,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     raise_descriptor_limit(open_files);
     let (stop, stopped) = unbounded();
     handle_signals(stop.clone())?;
+    let run = Arc::new(begin_run(&config)?);
     let isolation = Isolation::for_serving(&config, open_files).map_err(ServeError::Isolation)?;
     let (authenticator, first_token) = authenticate(&config)?;
     let listeners = listeners::open(&config)?;
@@ -152,12 +155,20 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
         .map_err(|error| ServeError::Http(error.to_string()))?;
     let server = Arc::new(server);
     isolation.log();
+    let cgroups = cgroups(&run);
     let parent = Parent::start().map_err(ServeError::Start)?;
-    let registry = registry(&config, parent.nursery(), isolation)?;
+    let spawner = Spawner::new(
+        &config,
+        parent.nursery(),
+        isolation,
+        Arc::clone(&run),
+        cgroups,
+    );
+    let registry = registry(&config, spawner)?;
     let app = Arc::new(app(&config, &listeners, &registry, &authenticator));
     let turns = Turns::default();
     let reaper =
-        reaper(&registry, &authenticator, Arc::clone(&turns)).map_err(ServeError::Start)?;
+        reaper(&registry, &authenticator, &run, Arc::clone(&turns)).map_err(ServeError::Start)?;
     let accept = {
         let (app, server, stop) = (Arc::clone(&app), Arc::clone(&server), stop.clone());
         thread::spawn("accept", move || {
@@ -184,6 +195,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     drop(edge);
     drop(accept);
     drop(parent);
+    run.end();
     let (garbage, dropped) = (
         metrics::CHILD_GARBAGE_LINES.get(),
         metrics::DROPPED_MESSAGES.get(),
@@ -349,10 +361,11 @@ fn listened_on(listeners: &[Listener], door: Door) -> Policy {
 fn reaper(
     registry: &Arc<Registry>,
     authenticator: &Arc<Authenticator>,
+    run: &Arc<Run>,
     turns: Turns,
 ) -> io::Result<Reaper> {
     let authenticator = Arc::clone(authenticator);
-    Reaper::start(Arc::clone(registry), move || {
+    let revoked = move || {
         turns.fetch_add(1, Ordering::Relaxed);
         authenticator
             .refresh(SystemTime::now())
@@ -360,7 +373,33 @@ fn reaper(
                 log::error!("the tokens read last stay in force: {error}");
                 Vec::new()
             })
+    };
+    let run = Arc::clone(run);
+    Reaper::start(Arc::clone(registry), revoked, move |now| run.tick(now))
+}
+
+/// Ends what a killed broker has left.
+fn begin_run(config: &Config) -> Result<Run, ServeError> {
+    Run::begin(&config.state_dir).map_err(|source| ServeError::StateDir {
+        path: config.state_dir.clone(),
+        source,
     })
+}
+
+/// The protections are said at the start: this one, or why it is not there.
+fn cgroups(run: &Run) -> Option<Cgroups> {
+    match Cgroups::begin(run.id(), run.dead()) {
+        Ok(cgroups) => {
+            log::info!("protection cgroup=on {cgroups}");
+            Some(cgroups)
+        }
+        Err(refusal) => {
+            log::warn!(
+                "protection cgroup=off (memory_max and pids_max are not in force): {refusal}"
+            );
+            None
+        }
+    }
 }
 
 fn start_edge(
@@ -424,11 +463,7 @@ fn fit_descriptors(config: &mut Config, has_admin: bool) {
     }
 }
 
-fn registry(
-    config: &Config,
-    nursery: Nursery,
-    isolation: Isolation,
-) -> Result<Arc<Registry>, ServeError> {
+fn registry(config: &Config, spawner: Spawner) -> Result<Arc<Registry>, ServeError> {
     let options = session::Options {
         max_sessions: config.max_sessions,
         max_sessions_per_user: config.max_sessions_per_user,
@@ -450,7 +485,6 @@ fn registry(
         .then(|| Records::load(&config.state_dir))
         .transpose()
         .map_err(ServeError::Records)?;
-    let spawner = Spawner::new(config, nursery, isolation);
     let spawn: SpawnFn = Box::new(move |request| spawner.spawn(request));
     Ok(Registry::new(options, policies.collect(), records, spawn))
 }

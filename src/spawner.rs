@@ -4,29 +4,41 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bridge::{self, Bridge, Inbound};
+use crate::cgroup::{CgroupLimits, Cgroups};
 use crate::config::{Config, Server};
 use crate::isolation::Isolation;
 use crate::launch;
 use crate::metrics::{self, ChildEnd};
+use crate::orphans::Run;
 use crate::session::{Backend, SpawnRequest};
-use crate::supervisor::{Child, Event, ExitReason, Limits, Nursery, Waker};
+use crate::supervisor::{Child, Event, ExitReason, Limits, Nursery, Tether, Waker};
 
 /// Starts the children of all servers.
 pub(crate) struct Spawner {
     servers: Vec<Server>,
     nursery: Nursery,
     isolation: Isolation,
+    run: Arc<Run>,
+    cgroups: Option<Cgroups>,
     limits: Limits,
     max_in_flight: usize,
     start_timeout: Duration,
 }
 
 impl Spawner {
-    pub(crate) fn new(config: &Config, nursery: Nursery, isolation: Isolation) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        nursery: Nursery,
+        isolation: Isolation,
+        run: Arc<Run>,
+        cgroups: Option<Cgroups>,
+    ) -> Self {
         Self {
             servers: config.servers.clone(),
             nursery,
             isolation,
+            run,
+            cgroups,
             limits: Limits {
                 max_message: config.max_message,
                 stop_grace: config.stop_grace,
@@ -52,7 +64,9 @@ impl Spawner {
             host,
         } = request;
         let server = self.server(server)?;
-        let (launch, home) = launch::prepare(server, principal, label, &self.isolation)
+        let (launch, home) = self
+            .tether(server, label)
+            .and_then(|tether| launch::prepare(server, principal, label, &self.isolation, tether))
             .map_err(|why| format!("server \"{}\": {why}", server.name))?;
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
         let tail = Arc::clone(&launch.stderr);
@@ -115,6 +129,20 @@ impl Spawner {
         })
     }
 
+    fn tether(&self, server: &Server, label: &str) -> Result<Tether, String> {
+        let kin = self.run.kin(label);
+        let limits = CgroupLimits {
+            memory_max: server.options.limits.memory_max,
+            pids_max: server.options.limits.pids_max,
+        };
+        let cgroup = self.cgroups.as_ref();
+        let cgroup = cgroup.map(|it| it.child(&kin.name(), limits)).transpose();
+        Ok(Tether {
+            cgroup: cgroup.map_err(|error| format!("no cgroup: {error}"))?,
+            kin: Some(kin),
+        })
+    }
+
     fn server(&self, name: &str) -> Result<&Server, String> {
         let found = self.servers.iter().find(|server| server.name == name);
         found.ok_or_else(|| format!("no server \"{name}\""))
@@ -142,7 +170,7 @@ fn kind(reason: &ExitReason) -> ChildEnd {
     match reason {
         ExitReason::Code(0) => ChildEnd::Success,
         ExitReason::Code(_) => ChildEnd::Code,
-        ExitReason::Signal(_) => ChildEnd::Signal,
+        ExitReason::Signal(_) | ExitReason::OutOfMemory => ChildEnd::Signal,
         ExitReason::Unknown => ChildEnd::Unknown,
     }
 }

@@ -17,6 +17,7 @@ mod live;
 mod parent;
 mod pipes;
 mod stderr;
+mod tether;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -37,6 +38,7 @@ use exit::Life;
 pub(crate) use live::groups as live_groups;
 pub(crate) use parent::{Nursery, Parent};
 pub(crate) use stderr::StderrTail;
+pub(crate) use tether::Tether;
 
 /// How to start a child. Its environment is exactly `env`.
 pub(crate) struct Launch {
@@ -47,6 +49,7 @@ pub(crate) struct Launch {
     pub(crate) env: Vec<(String, String)>,
     /// Takes what the child writes to stderr.
     pub(crate) stderr: Arc<StderrTail>,
+    pub(crate) tether: Tether,
 }
 
 /// Bounds of one child.
@@ -150,14 +153,14 @@ impl Child {
 
     fn start_threads(
         nursery: &Nursery,
-        launch: Launch,
+        mut launch: Launch,
         limits: Limits,
         waker: Waker,
         source: impl FnMut() -> Option<Vec<u8>> + Send + 'static,
         sink: impl FnMut(Event<'_>) + Send + 'static,
     ) -> io::Result<Self> {
         let label = launch.label.clone();
-        let (life, pipes) = spawn(nursery, &launch)?;
+        let (life, pipes) = spawn(nursery, &mut launch)?;
         let mut child = Self {
             label,
             limits,
@@ -275,17 +278,19 @@ struct Pipes {
     stderr: OwnedFd,
 }
 
-fn spawn(nursery: &Nursery, launch: &Launch) -> io::Result<(Arc<Life>, Pipes)> {
+fn spawn(nursery: &Nursery, launch: &mut Launch) -> io::Result<(Arc<Life>, Pipes)> {
+    let mut tether = std::mem::take(&mut launch.tether);
     let mut command = Command::new(&launch.program);
     command
         .args(&launch.args)
         .env_clear()
         .envs(launch.env.iter().map(|(key, value)| (key, value)))
+        .envs(tether.env())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    let mut child = nursery.spawn(command)?;
+    let mut child = tether.spawn(nursery, command)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let pid = Pid::from_child(&child);
     let opened = pidfd_open(pid, PidfdFlags::empty())
@@ -303,7 +308,7 @@ fn spawn(nursery: &Nursery, launch: &Launch) -> io::Result<(Arc<Life>, Pipes)> {
             Ok((pidfd, pipes))
         });
     match opened {
-        Ok((pidfd, pipes)) => Ok((Arc::new(Life::new(child, pid, pidfd)), pipes)),
+        Ok((pidfd, pipes)) => Ok((Arc::new(Life::new(child, pid, pidfd, tether)), pipes)),
         Err(error) => {
             // It has just started and nobody knows it yet: end it without ceremony.
             let _ = child.kill();

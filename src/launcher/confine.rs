@@ -31,6 +31,8 @@ pub(crate) struct Confinement {
     pub(crate) hidden: Vec<PathBuf>,
     /// Directories inside hidden ones that are within reach all the same.
     pub(crate) allowed: Vec<PathBuf>,
+    /// Directories inside hidden ones, or hidden ones, whose files may be read.
+    pub(crate) readable: Vec<PathBuf>,
 }
 
 /// The newest version of Landlock that both the kernel and this program know; `None`: the kernel
@@ -74,6 +76,11 @@ impl Domain {
                 false => access & AccessFs::from_file(abi),
             };
             ruleset = ruleset.add_rule(PathBeneath::new(file, access))?;
+        }
+        for path in &confinement.readable {
+            if let Ok((file, true)) = open(path) {
+                ruleset = ruleset.add_rule(PathBeneath::new(file, AccessFs::ReadFile))?;
+            }
         }
         Ok(Self(ruleset))
     }
@@ -151,6 +158,7 @@ mod tests {
             abi: 1,
             hidden: vec![base.join("a/hidden"), base.join("a/hidden/own/other")],
             allowed: vec![base.join("a/hidden/own")],
+            readable: vec![],
         });
         let here: Vec<_> = found
             .iter()

@@ -63,6 +63,7 @@ impl Orders {
             line.option("--landlock", confine.abi.to_string());
             line.path("--hide", &confine.hidden);
             line.path("--allow", &confine.allowed);
+            line.path("--read", &confine.readable);
         }
         let Line(mut line) = line;
         line.push("--".into());
@@ -117,6 +118,7 @@ impl Orders {
             "--landlock" => self.confine.get_or_insert_default().abi = text.parse().ok()?,
             "--hide" => self.confine.get_or_insert_default().hidden.push(path()),
             "--allow" => self.confine.get_or_insert_default().allowed.push(path()),
+            "--read" => self.confine.get_or_insert_default().readable.push(path()),
             _ => return None,
         }
         Some(())
@@ -179,6 +181,7 @@ mod tests {
                 abi: 7,
                 hidden: vec!["/a".into(), "/b".into()],
                 allowed: vec!["/a/c".into()],
+                readable: vec!["/sys".into()],
             }),
         });
     }

@@ -1,4 +1,5 @@
-//! The thread that lets time pass: ends idle sessions and those of revoked tokens.
+//! The thread that lets time pass: ends idle sessions and those of revoked tokens, and does what
+//! else is to be done now and then.
 
 use std::io;
 use std::sync::Arc;
@@ -20,13 +21,15 @@ pub(crate) struct Reaper {
 }
 
 impl Reaper {
-    /// Starts the thread; `revoked` is asked each time who has lost access since the last time.
+    /// Starts the thread; `revoked` is asked each time who has lost access since the last time, and
+    /// `tick` is called after that.
     ///
     /// # Errors
     /// The OS error if no thread can be started.
     pub(crate) fn start(
         registry: Arc<Registry>,
         mut revoked: impl FnMut() -> Vec<Principal> + Send + 'static,
+        tick: impl Fn(Instant) + Send + 'static,
     ) -> io::Result<Self> {
         let (stop, stopped) = bounded::<()>(0);
         let thread = thread::spawn("reaper", move || {
@@ -36,6 +39,7 @@ impl Reaper {
                 if !revoked.is_empty() {
                     registry.close_principals(&revoked, Instant::now());
                 }
+                tick(Instant::now());
             }
         })?;
         Ok(Self {

@@ -9,13 +9,17 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::live;
+use super::{Tether, live};
+
+const SIGKILL: i32 = Signal::KILL.as_raw();
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ExitReason {
     Code(i32),
     Signal(i32),
+    /// SIGKILL, for it used more memory than it may.
+    OutOfMemory,
     /// The OS would not say.
     Unknown,
 }
@@ -35,6 +39,7 @@ impl fmt::Display for ExitReason {
         match self {
             Self::Code(code) => write!(f, "exit status {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::OutOfMemory => f.write_str("killed: it reached its memory limit"),
             Self::Unknown => f.write_str("an unknown status"),
         }
     }
@@ -50,16 +55,18 @@ pub(super) struct Life {
     pid: Pid,
     /// Readable from the moment the process has ended.
     pidfd: OwnedFd,
+    tether: Tether,
     state: Mutex<State>,
     ended: Condvar,
 }
 
 impl Life {
-    pub(super) fn new(child: Child, pid: Pid, pidfd: OwnedFd) -> Self {
+    pub(super) fn new(child: Child, pid: Pid, pidfd: OwnedFd, tether: Tether) -> Self {
         live::add(pid);
         Self {
             pid,
             pidfd,
+            tether,
             state: Mutex::new(State::Running(child)),
             ended: Condvar::new(),
         }
@@ -87,14 +94,21 @@ impl Life {
     /// Ends what is left of the group and takes the exit status. Called when the pidfd says that
     /// the process has ended, so the wait below returns at once.
     pub(super) fn reap(&self) {
+        let is_out_of_memory = self.tether.is_out_of_memory();
+        self.kill(Signal::KILL);
+        self.tether.kill();
         let mut state = self.state.lock();
         if let State::Running(child) = &mut *state {
-            let _ = kill_process_group(self.pid, Signal::KILL);
             live::remove(self.pid);
-            let reason = child.wait().map_or(ExitReason::Unknown, ExitReason::from);
+            let reason = match child.wait().map_or(ExitReason::Unknown, ExitReason::from) {
+                ExitReason::Signal(SIGKILL) if is_out_of_memory => ExitReason::OutOfMemory,
+                reason => reason,
+            };
             *state = State::Ended(reason);
             self.ended.notify_all();
         }
+        drop(state);
+        self.tether.reaped();
     }
 
     /// Waits for [`Life::reap`]; false if it did not come in time.

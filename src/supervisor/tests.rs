@@ -170,6 +170,7 @@ fn sh(script: &str) -> Launch {
         args: vec!["-c".into(), script.into()],
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         stderr: Arc::new(StderrTail::new("test".to_owned(), &[])),
+        tether: Tether::default(),
     }
 }
 
@@ -271,6 +272,10 @@ fn how_a_child_ended_can_be_read() {
     let check = |reason: ExitReason, text: &str| assert_eq!(reason.to_string(), text);
     check(ExitReason::Code(3), "exit status 3");
     check(ExitReason::Signal(9), "signal 9");
+    check(
+        ExitReason::OutOfMemory,
+        "killed: it reached its memory limit",
+    );
     check(ExitReason::Unknown, "an unknown status");
 }
 

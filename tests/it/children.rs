@@ -157,6 +157,7 @@ fn the_environment_is_what_was_configured_and_little_else() {
         "HOME",
         "KEY",
         "LANG",
+        "MCP_BROKER_RUN",
         "PATH",
         "PRICE",
         "TMPDIR",

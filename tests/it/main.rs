@@ -19,6 +19,7 @@ mod children;
 mod cli;
 mod edge;
 mod isolation;
+mod orphans;
 mod parking;
 mod revival;
 mod sessions;

@@ -9,7 +9,7 @@ pub(crate) mod session;
 pub(crate) mod user;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,6 +37,11 @@ pub(crate) fn within(time: Duration, what: &str, mut condition: impl FnMut() -> 
         assert!(Instant::now() < deadline, "not within {time:?}: {what}");
         std::thread::sleep(POLL);
     }
+}
+
+/// Tells whoever reads the output of a test something that is no failure.
+pub(crate) fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// The path of the fixture child.

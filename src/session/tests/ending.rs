@@ -380,9 +380,8 @@ fn the_reaper_ends_sessions_of_the_revoked() {
     world.open("ann", 0).unwrap();
     world.open("bob", 0).unwrap();
     let mut revoked = vec![principal("ann")];
-    let reaper = Reaper::start(Arc::clone(&world.registry), move || {
-        std::mem::take(&mut revoked)
-    });
+    let revoked = move || std::mem::take(&mut revoked);
+    let reaper = Reaper::start(Arc::clone(&world.registry), revoked, |_| ());
     wait_until("revocation", || world.registry.active() == 1);
     within_deadline("the reaper", move || drop(reaper));
     world.stop();

@@ -206,7 +206,12 @@ pub(crate) fn tools(era: Era, changed: bool) -> Value {
         "description": "Starts a process that holds stdin, stdout and stderr, returns its pid",
         "inputSchema": {
             "type": "object",
-            "properties": { "ignore_term": { "type": "boolean" }, "setsid": { "type": "boolean" } },
+            "properties": {
+                "ignore_term": { "type": "boolean" },
+                "setsid": { "type": "boolean" },
+                "clear_env": { "type": "boolean" },
+                "orphan": { "type": "boolean" },
+            },
         },
     }));
     tools.push(json!({

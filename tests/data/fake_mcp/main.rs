@@ -54,7 +54,7 @@ fn main() {
         process::flood_stderr();
     }
     if options.grandchild
-        && let Err(error) = process::grandchild(false, false)
+        && let Err(error) = process::grandchild(process::Escape::default())
     {
         let _ = writeln!(io::stderr(), "fake_mcp: grandchild: {error}");
     }

@@ -54,7 +54,13 @@ pub(crate) fn run(call: &Call, name: &str) -> Reply {
         }
         "stderr" => stderr(&arguments),
         "spawn_grandchild" => {
-            match process::grandchild(arguments.flag("ignore_term"), arguments.flag("setsid")) {
+            let escape = process::Escape {
+                ignore_term: arguments.flag("ignore_term"),
+                setsid: arguments.flag("setsid"),
+                clear_env: arguments.flag("clear_env"),
+                orphan: arguments.flag("orphan"),
+            };
+            match process::grandchild(escape) {
                 Ok(pid) => text(pid.to_string()),
                 Err(error) => Err(Fault::Tool(format!("grandchild: {error}"))),
             }

@@ -60,20 +60,44 @@ pub(crate) fn flood_stderr() {
     let _ = thread::Builder::new().name("flood".into()).spawn(flood);
 }
 
-/// Starts a process that inherits stdin, stdout and stderr and sleeps for 1,000 s; returns its pid.
-/// With `setsid` it leaves this process group and session.
+/// How a process is to be started that is not told to end.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Escape {
+    pub(crate) ignore_term: bool,
+    /// It leaves this process group and session.
+    pub(crate) setsid: bool,
+    /// Nothing in its environment says where it comes from.
+    pub(crate) clear_env: bool,
+    /// Its parent ends at once.
+    pub(crate) orphan: bool,
+}
+
+/// Starts a process that sleeps for 1,000 s; returns its pid. It inherits stdin, stdout and stderr
+/// unless it is an orphan.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test program, not under the supervisor's rule"
 )]
-pub(crate) fn grandchild(ignore_term: bool, setsid: bool) -> io::Result<u32> {
-    let mut argv = if setsid { vec!["setsid"] } else { vec![] };
-    if ignore_term {
-        argv.extend(["/bin/sh", "-c", r#"trap "" TERM; exec sleep 1000"#]);
-    } else {
-        argv.extend(["sleep", "1000"]);
+pub(crate) fn grandchild(how: Escape) -> io::Result<u32> {
+    let mut line = String::from(if how.setsid { "exec setsid " } else { "exec " });
+    line += match how.ignore_term {
+        true => r#"/bin/sh -c 'trap "" TERM; exec sleep 1000'"#,
+        false => "sleep 1000",
+    };
+    if how.orphan {
+        line = format!("{line} </dev/null >/dev/null 2>&1 & echo $!");
     }
-    let mut child = Command::new(argv[0]).args(&argv[1..]).spawn()?;
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &line]);
+    if how.clear_env {
+        command.env_clear();
+    }
+    if how.orphan {
+        let output = String::from_utf8(command.output()?.stdout).unwrap_or_default();
+        let pid = output.trim().parse();
+        return pid.map_err(|_| io::Error::other(format!("no pid: {output:?}")));
+    }
+    let mut child = command.spawn()?;
     let pid = child.id();
     thread::Builder::new()
         .name("grandchild".into())

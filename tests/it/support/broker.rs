@@ -137,8 +137,7 @@ impl Setup {
 pub(crate) struct Broker {
     child: Child,
     addr: SocketAddr,
-    /// `None` once the next one has it.
-    dir: Option<TempDir>,
+    dir: Arc<TempDir>,
     /// How it was started.
     command: Command,
     tokens: HashMap<String, String>,
@@ -172,7 +171,7 @@ impl Broker {
 
     /// Starts `command`, which must be a `serve` that listens on port 0 of a loopback address.
     #[track_caller]
-    pub(crate) fn launch(mut command: Command, dir: TempDir) -> Self {
+    pub(crate) fn launch(mut command: Command, dir: impl Into<Arc<TempDir>>) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -202,13 +201,28 @@ impl Broker {
         Self {
             child,
             addr,
-            dir: Some(dir),
+            dir: dir.into(),
             command,
             tokens: HashMap::new(),
             programs: None,
             stdout,
             stderr,
         }
+    }
+
+    /// Starts another one over the same state, with the same configuration.
+    #[track_caller]
+    pub(crate) fn again(&self) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--log", "debug"])
+            .arg("--no-auth")
+            .arg("--state-dir")
+            .arg(self.dir.path().join("state"))
+            .arg("--config")
+            .arg(self.dir.path().join("config.json"))
+            .env_remove("RUST_LOG");
+        Self::launch(command, Arc::clone(&self.dir))
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -221,7 +235,7 @@ impl Broker {
 
     /// The configuration file is in it as `config.json`, the broker's state under `state`.
     pub(crate) fn dir(&self) -> &TempDir {
-        self.dir.as_ref().expect("a broker that is not replaced")
+        &self.dir
     }
 
     /// The children that run.
@@ -297,7 +311,7 @@ impl Broker {
             });
         }
         let command = std::mem::replace(&mut self.command, Command::new(PROGRAM));
-        let mut next = Self::launch(command, self.dir.take().expect("a directory"));
+        let mut next = Self::launch(command, Arc::clone(&self.dir));
         next.tokens = std::mem::take(&mut self.tokens);
         next.programs = self.programs.take();
         next

@@ -65,6 +65,26 @@ pub(crate) fn runs(pid: i32) -> bool {
     Process::read(pid).is_some_and(|process| !process.is_zombie())
 }
 
+/// The processes that run with this in their environment, as `KEY=VALUE` or the beginning of it.
+pub(crate) fn with_env(entry: &str) -> Vec<Process> {
+    let mut processes = all();
+    processes.retain(|process| {
+        let environ = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        let mut entries = environ.split(|byte| *byte == 0);
+        !process.is_zombie() && entries.any(|it| it.starts_with(entry.as_bytes()))
+    });
+    processes
+}
+
+/// When the process was started, in clock ticks since the machine was (field 22 of its `stat`).
+#[track_caller]
+pub(crate) fn start_time(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+    let start = fields.split(' ').nth(19);
+    start.expect("22 fields").parse().expect("a number")
+}
+
 /// Names of the threads of a process.
 pub(crate) fn threads(pid: i32) -> Vec<String> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
