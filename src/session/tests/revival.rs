@@ -2,7 +2,7 @@
 //! for good.
 
 use std::sync::Barrier;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::ending::{ROUNDS, gate};
 use super::*;
@@ -265,6 +265,45 @@ fn what_comes_while_the_child_starts_is_served_in_order() {
     world.play(id);
     for n in 0..8 {
         assert_eq!(world.child(id).next(), [request(&n.to_string(), "m", "{}")]);
+    }
+    world.stop();
+}
+
+/// What waits goes to the bridge just when more comes.
+#[test]
+fn what_comes_when_the_child_has_started_overtakes_nothing() {
+    let dir = TempDir::new();
+    let posted = Arc::new(AtomicUsize::new(0));
+    let some_posted = Arc::clone(&posted);
+    let spawning = move |_: &str| {
+        wait_until("posts", || some_posted.load(SeqCst) >= 8);
+    };
+    let hooks = Hooks {
+        respawning: Some(Box::new(spawning)),
+        ..Hooks::default()
+    };
+    let world = world_with(UNLIMITED, hooks, &dir);
+    let (session, client) = world.begin("ann", 0, None);
+    let id = session.id();
+    let line = |n: usize| format!(r#"{{"jsonrpc":"2.0","method":"m","params":{{"n":{n}}}}}"#);
+    for _ in 0..100 {
+        world.registry.close(id, Cause::Idle, world.at(0));
+        posted.store(0, SeqCst);
+        std::thread::scope(|scope| {
+            scope.spawn(|| world.revive(id, USE, 0).unwrap());
+            let early = loop {
+                if let Ok(Found::Running(early)) = world.registry.find(id, &principal("ann"), "a") {
+                    break early;
+                }
+            };
+            for n in 0..24 {
+                client.post(&early, &line(n));
+                posted.store(n, SeqCst);
+            }
+        });
+        world.play(id);
+        (0..24).for_each(|n| assert_eq!(world.child(id).next(), [line(n)]));
+        assert_eq!(client.heard(), ["accepted"; 24]);
     }
     world.stop();
 }
