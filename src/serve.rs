@@ -1,7 +1,9 @@
 //! `serve`: the wiring and the order of shutting down; the only file that knows all others.
 
+mod descriptors;
 mod inner;
 mod listeners;
+mod shutdown;
 mod watchdog;
 mod welcome;
 
@@ -11,10 +13,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
-use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::process::{Resource, getrlimit};
 
 use crate::auth::{Authenticator, TokenError, TokenStore};
 use crate::cgroup::Cgroups;
@@ -35,12 +37,8 @@ use crate::{systemd, thread};
 use inner::InnerSocket;
 use watchdog::{Turns, Watchdog};
 
-/// How often the drain looks whether everything is answered.
-const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// What clients may leave untaken of their responses; three of the largest messages fit in.
 const MIN_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
-/// How long clients may take to read the ends of their streams.
-const CLIENT_GRACE: Duration = Duration::from_secs(1);
 
 /// Why the broker cannot serve, or cannot go on.
 #[derive(Debug)]
@@ -136,16 +134,17 @@ enum Stop {
 /// [`ServeError`] if it cannot start or cannot go on.
 pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     let open_files = getrlimit(Resource::Nofile);
-    raise_descriptor_limit(open_files);
+    descriptors::raise_limit(open_files);
     let (stop, stopped) = unbounded();
     handle_signals(stop.clone())?;
     let run = Arc::new(begin_run(&config)?);
     let isolation = Isolation::for_serving(&config, open_files).map_err(ServeError::Isolation)?;
-    let (authenticator, first_token) = authenticate(&config)?;
     let listeners = listeners::open(&config)?;
+    // Only now: a token that is made is shown once.
+    let (authenticator, first_token) = authenticate(&config)?;
     let urls = listeners::urls(&listeners, Door::Public);
     let admin_urls = listeners::urls(&listeners, Door::Admin);
-    fit_descriptors(&mut config, !admin_urls.is_empty());
+    descriptors::fit(&mut config, !admin_urls.is_empty());
     let (inner, inner_listener) =
         InnerSocket::bind(&config.state_dir).map_err(|source| ServeError::StateDir {
             path: config.state_dir.clone(),
@@ -186,7 +185,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     let failed = wait(&stopped);
     systemd::stopping("letting what is in flight finish");
     edge.leave_passed();
-    shut_down(&registry, &edge, &stopped, config.drain);
+    shutdown::shut_down(&registry, &edge, &stopped, config.drain);
     drop(watchdog);
     drop(reaper);
     // What comes now is told to come again; later, nobody would answer.
@@ -196,6 +195,12 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     drop(accept);
     drop(parent);
     run.end();
+    say_what_was_lost();
+    log::info!("stopped");
+    failed.map_or(Ok(()), |why| Err(ServeError::Http(why)))
+}
+
+fn say_what_was_lost() {
     let (garbage, dropped) = (
         metrics::CHILD_GARBAGE_LINES.get(),
         metrics::DROPPED_MESSAGES.get(),
@@ -206,8 +211,6 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
              fetched by nobody"
         );
     }
-    log::info!("stopped");
-    failed.map_or(Ok(()), |why| Err(ServeError::Http(why)))
 }
 
 /// Waits for the first reason to stop; gives the failure if it is one.
@@ -221,55 +224,6 @@ fn wait(stopped: &Receiver<Stop>) -> Option<String> {
     }
 }
 
-/// Lets what is in flight finish, then ends all sessions. Another signal ends them at once.
-fn shut_down(registry: &Arc<Registry>, edge: &Edge, stopped: &Receiver<Stop>, drain: Duration) {
-    registry.drain();
-    log::info!("shutting down sessions={}", registry.active());
-    let is_drained = wait_drained(registry, stopped, drain);
-    if !is_drained {
-        registry.kill_all();
-        edge.cut();
-    }
-    let stopping = Arc::clone(registry);
-    let (done, is_done) = unbounded::<()>();
-    let thread = thread::spawn("stop", move || {
-        stopping.stop();
-        drop(done);
-    });
-    if thread.is_err() {
-        // Without a thread to watch for signals meanwhile.
-        edge.cut();
-        return registry.stop();
-    }
-    let patience = after(CLIENT_GRACE);
-    loop {
-        select! {
-            recv(is_done) -> _ => return,
-            // A client that does not read would hold the end up.
-            recv(patience) -> _ => edge.cut(),
-            recv(stopped) -> _ => {
-                registry.kill_all();
-                edge.cut();
-            }
-        }
-    }
-}
-
-/// False if another signal came meanwhile.
-fn wait_drained(registry: &Registry, stopped: &Receiver<Stop>, drain: Duration) -> bool {
-    let deadline = Instant::now() + drain;
-    let mut quiet = 0;
-    // A request that is just being handed over is seen the second time.
-    while quiet < 2 && Instant::now() < deadline {
-        quiet = if registry.has_clients() { 0 } else { quiet + 1 };
-        if let Ok(Stop::Signal) = stopped.recv_timeout(DRAIN_TICK) {
-            log::warn!("second signal: stopping at once");
-            return false;
-        }
-    }
-    true
-}
-
 fn handle_signals(stop: Sender<Stop>) -> Result<(), ServeError> {
     ctrlc::set_handler(move || {
         // Nobody listens once everything has stopped.
@@ -281,20 +235,6 @@ fn handle_signals(stop: Sender<Stop>) -> Result<(), ServeError> {
 fn report(stop: &Sender<Stop>, why: &str) {
     // Nobody listens once everything has stopped.
     let _ = stop.send(Stop::Failed(why.to_owned()));
-}
-
-/// A connection takes four descriptors and a session takes four; the usual soft limit of 1,024
-/// would end the broker at some 200 users.
-fn raise_descriptor_limit(Rlimit { maximum, .. }: Rlimit) {
-    if let Err(error) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
-        log::warn!("cannot raise the limit of open files: {error}");
-    }
 }
 
 /// The tokens, and one made just now if there was none.
@@ -431,36 +371,6 @@ fn watch(edge: &Edge, turns: Turns) -> io::Result<Option<Watchdog>> {
     let pulse = edge.pulse();
     let is_felt = move |timeout| pulse.is_felt(timeout);
     Watchdog::start(interval, turns, is_felt, systemd::alive).map(Some)
-}
-
-/// As many sessions and connections as configured, and no more than there can be descriptors
-/// for: tiny_http ends for good when it finds none.
-fn fit_descriptors(config: &mut Config, has_admin: bool) {
-    const PER_CONNECTION: usize = 4;
-    const RESERVED: usize = 64 + session::ENDING_MIN * 6;
-    const FOR_ADMIN: usize = edge::ADMIN_CONNECTIONS_MAX * PER_CONNECTION;
-    /// One that runs, and one that is being stopped.
-    const PER_SESSION: usize = 2 * 6;
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let available = usize::try_from(limit)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(RESERVED + if has_admin { FOR_ADMIN } else { 0 });
-    // Half of them for connections, or less if fewer connections are allowed.
-    let for_connections = config.max_connections.saturating_mul(PER_CONNECTION);
-    let for_connections = for_connections.min(available / 2);
-    let sessions = ((available - for_connections) / PER_SESSION).max(1);
-    if config.max_sessions == 0 {
-        config.max_sessions = sessions;
-    } else if config.max_sessions > sessions {
-        log::warn!("max_sessions is {sessions}: the limit of open files is {limit}");
-        config.max_sessions = sessions;
-    }
-    let left = available.saturating_sub(config.max_sessions.saturating_mul(PER_SESSION));
-    let connections = (left / PER_CONNECTION).max(1);
-    if config.max_connections > connections {
-        log::warn!("max_connections is {connections}: the limit of open files is {limit}");
-        config.max_connections = connections;
-    }
 }
 
 fn registry(config: &Config, spawner: Spawner) -> Result<Arc<Registry>, ServeError> {

@@ -69,7 +69,8 @@ impl Spawner {
             .and_then(|tether| launch::prepare(server, principal, label, &self.isolation, tether))
             .map_err(|why| format!("server \"{}\": {why}", server.name))?;
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
-        let tail = Arc::clone(&launch.stderr);
+        let (redacting, quoting) = (Arc::clone(&launch.stderr), Arc::clone(&launch.stderr));
+        let (waking, its_label) = (waker.clone(), label.to_owned());
         let (bridge, mut outbound, mut inbound) = Bridge::new(bridge::Options {
             server: server.name.clone(),
             session: session.to_owned(),
@@ -78,18 +79,11 @@ impl Spawner {
             quota,
             replay,
             start_timeout: self.start_timeout,
-            wake: {
-                let waker = waker.clone();
-                Box::new(move || waker.wake())
-            },
+            wake: Box::new(move || waking.wake()),
             host,
-            redact: {
-                let tail = Arc::clone(&tail);
-                Box::new(move |text, max_chars| tail.redact(text, max_chars))
-            },
-            stderr: Box::new(move |count| tail.last(count)),
+            redact: Box::new(move |text, max_chars| redacting.redact(text, max_chars)),
+            stderr: Box::new(move |count| quoting.last(count)),
         });
-        let its_label = label.to_owned();
         let child = Child::start(
             &self.nursery,
             launch,
@@ -112,12 +106,7 @@ impl Spawner {
             child.pid(),
             principal.name
         );
-        let write_now = child.write_now();
-        bridge.connect(Box::new(move |line| {
-            let is_written = write_now(line);
-            metrics::CHILD_MESSAGES_SENT.add(u64::from(is_written));
-            is_written
-        }));
+        connect(&bridge, &child);
         let killer = child.killer();
         Ok(Backend {
             bridge,
@@ -147,6 +136,15 @@ impl Spawner {
         let found = self.servers.iter().find(|server| server.name == name);
         found.ok_or_else(|| format!("no server \"{name}\""))
     }
+}
+
+fn connect(bridge: &Bridge, child: &Child) {
+    let write_now = child.write_now();
+    bridge.connect(Box::new(move |line| {
+        let is_written = write_now(line);
+        metrics::CHILD_MESSAGES_SENT.add(u64::from(is_written));
+        is_written
+    }));
 }
 
 fn deliver(inbound: &mut Inbound, label: &str, event: Event<'_>) {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use super::server_options::ChildLimits;
 use super::*;
 
 fn no_env(_: &str) -> Option<String> {
