@@ -211,16 +211,16 @@ class Process:
         """The names of the threads that serve a client's connection each."""
         return {name for name in self.tasks().values() if name.startswith("c:")}
 
-    def cpu_seconds(self) -> float:
-        """What its living threads have spent, to the nanosecond."""
-        spent = 0
+    def cpu(self) -> dict[str, int]:
+        """What each of its threads has spent, in nanoseconds."""
+        spent = {}
         for task in self.tasks():
             try:
                 with open(f"/proc/{self.pid}/task/{task}/schedstat") as stat:
-                    spent += int(stat.read().split()[0])
+                    spent[task] = int(stat.read().split()[0])
             except (FileNotFoundError, ProcessLookupError):
                 pass
-        return spent / 1e9
+        return spent
 
     def pss_kib(self) -> int:
         """Its share of memory; of what it shares with others, its part."""
