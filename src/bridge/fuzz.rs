@@ -62,7 +62,7 @@ pub(crate) fn stream(data: &[u8]) {
     let seed = input.byte();
     check_parser(data, seed);
     let mut scene = Scene {
-        stream: Stream::new(NO),
+        stream: Stream::new(NO, 0),
         seed,
         now: Instant::now(),
         wire: None,

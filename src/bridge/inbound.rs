@@ -270,7 +270,8 @@ impl Inbound {
         let prime = self.primes();
         let known = self.streams.iter().position(|stream| stream.no == no);
         let at = known.unwrap_or_else(|| {
-            self.streams.push(Stream::new(no));
+            let last_seq = self.shared.table.lock().first_event();
+            self.streams.push(Stream::new(no, last_seq));
             self.streams.len() - 1
         });
         self.shared.table.lock().resume(no, connection);
@@ -325,7 +326,7 @@ impl Inbound {
         let label = &self.shared.options.label;
         log::debug!("stream opened sid={label} stream={post}");
         let prime = self.primes();
-        let mut stream = Stream::new(post);
+        let mut stream = Stream::new(post, 0);
         // A client that cannot be reached can still resume the stream.
         if let Ok(writer) = exchange.stream(session) {
             stream.attach(writer, connection, None, now);

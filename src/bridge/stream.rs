@@ -35,10 +35,11 @@ struct Client {
 }
 
 impl Stream {
-    pub(super) fn new(no: u64) -> Self {
+    /// Events are numbered from the one after `last_seq`.
+    pub(super) fn new(no: u64, last_seq: u64) -> Self {
         Self {
             no,
-            last_seq: 0,
+            last_seq,
             replay: VecDeque::new(),
             replay_bytes: 0,
             client: None,

@@ -106,6 +106,8 @@ pub(super) struct Table {
     asked: HashSet<Id>,
     /// And more of them than are remembered.
     asked_too_much: bool,
+    /// The child may still answer a request that nobody waits for any more.
+    is_late: bool,
     /// Between two sessions.
     is_parked: bool,
     pub(super) draining: bool,
@@ -137,6 +139,7 @@ impl Table {
             handshake: Handshake::default(),
             asked: HashSet::new(),
             asked_too_much: false,
+            is_late: false,
             is_parked: false,
             draining: false,
             gone: VecDeque::new(),
@@ -337,6 +340,7 @@ impl Table {
         };
         let late = self.pending.iter().filter(|(_, pending)| late(pending));
         let ids: Vec<Id> = late.map(|(id, _)| id.clone()).collect();
+        self.is_late |= !ids.is_empty();
         ids.iter().filter_map(|id| self.take(id)).collect()
     }
 

@@ -22,6 +22,12 @@ impl Table {
         self.replaying = Some(since);
     }
 
+    /// Events of a stream that more than one child can have are numbered from here, for the same
+    /// reason.
+    pub(in crate::bridge) fn first_event(&self) -> u64 {
+        u64::from(self.handshake.children) << 32
+    }
+
     /// The new child has answered with this `result`; false if it chose another revision than its
     /// client knows.
     pub(in crate::bridge) fn end_replay(&mut self, result: &str) -> bool {
@@ -64,6 +70,8 @@ impl Table {
             && !self.draining
             && (self.initialized_seen || self.initialized_said)
             && self.pending.is_empty()
+            // Its answer would be that to a request of the next session, whose ids are the same.
+            && !self.is_late
             && !self.has_asked()
             && !self.greets
             && self.handshake.leaves_no_trace()
