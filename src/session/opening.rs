@@ -255,9 +255,20 @@ impl Registry {
         let Backend { bridge, stop, kill } = backend;
         *session.child.lock() = Some(ChildEnd { stop, kill });
         session.connect(&Arc::new(bridge));
-        let still_open = self.sessions.lock().holds(session);
-        if !still_open {
-            self.end(session, "ended while it started");
+        self.check_connected(session, "ended while it started");
+    }
+
+    /// What ended the session, or drains the broker, may not have seen its bridge yet.
+    pub(super) fn check_connected(&self, session: &Arc<Session>, why: &str) {
+        let (is_open, is_draining) = {
+            let sessions = self.sessions.lock();
+            (sessions.holds(session), sessions.draining)
+        };
+        if is_draining && let Some(bridge) = session.bridge.get() {
+            bridge.drain();
+        }
+        if !is_open {
+            self.end(session, why);
         }
     }
 

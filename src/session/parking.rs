@@ -82,9 +82,7 @@ impl Registry {
             bridge.hand_over(wanted.id, session.tenancy.tenant);
             session.connect(bridge);
         }
-        if !self.sessions.lock().holds(&session) {
-            self.end(&session, "ended while it began");
-        }
+        self.check_connected(&session, "ended while it began");
         self.settle();
         metrics::SESSIONS_OPENED.add(1);
         metrics::PARKING_HITS.add(1);

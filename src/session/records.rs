@@ -290,11 +290,14 @@ impl Records {
         Some(own.or(any))
     }
 
-    /// The session has a child.
-    pub(super) fn wake(&self, id: &str) {
-        if let Some(entry) = self.entries.lock().get_mut(&key(id)) {
-            entry.is_running = true;
-        }
+    /// The session has a child, or will; false if it has been forgotten.
+    pub(super) fn wake(&self, id: &str) -> bool {
+        let mut entries = self.entries.lock();
+        let entry = entries.get_mut(&key(id));
+        entry
+            .filter(|entry| !entry.is_forgotten)
+            .map(|entry| entry.is_running = true)
+            .is_some()
     }
 
     /// The session has no child any more, and was last used then.

@@ -88,13 +88,16 @@ impl Registry {
             Place::Exists(session) => return Ok(session),
         };
         // It may have been deleted meanwhile.
-        if records.find(id).is_none() {
+        if !records.wake(id) {
             self.sessions.lock().remove(&session);
             self.settle();
             session.fail("the session has ended");
             return Err(OpenError::Ended);
         }
-        self.start(&session, quota, Some(record.handshake), now)?;
+        if let Err(why) = self.start(&session, quota, Some(record.handshake), now) {
+            self.lay_to_rest(&session);
+            return Err(why);
+        }
         metrics::SESSIONS_REVIVED.add(1);
         log::info!(
             "session revived sid={} user={} server={server}",

@@ -1,6 +1,8 @@
 //! What stands against another child, beside the caps: memory, children that keep dying, age, and
 //! requests in flight.
 
+use std::sync::OnceLock;
+
 use super::*;
 use crate::bridge::End;
 
@@ -180,5 +182,36 @@ fn requests_in_flight_are_bounded_in_a_session_and_of_a_user() {
     let (third, _) = world.begin("ann", 0, None);
     (0..2).for_each(|n| assert_eq!(ask(&third, n), None));
     assert_eq!(ask(&third, 2), refused(2, "TooManyInFlightOfUser"));
+    world.stop();
+}
+
+/// Its time may be up while its new child starts: its owner has come back all the same.
+#[test]
+fn a_session_is_not_forgotten_while_it_is_revived() {
+    const DAY: u64 = 24 * 3600;
+    let dir = TempDir::new();
+    let policy = Policy {
+        revive: Some(Duration::from_secs(DAY)),
+        park: None,
+    };
+    let registry: Arc<OnceLock<Weak<Registry>>> = Arc::default();
+    let (its, start) = (Arc::clone(&registry), Instant::now());
+    let time_passes = move |_: &str| {
+        let registry = its.get().and_then(Weak::upgrade).unwrap();
+        registry.tick(start + Duration::from_secs(DAY + 60));
+    };
+    let hooks = Hooks {
+        respawning: Some(Box::new(time_passes)),
+        serves: true,
+        ..Hooks::default()
+    };
+    let world = World::with(UNLIMITED, hooks, policy, Some(dir.path()));
+    let _ = registry.set(Arc::downgrade(&world.registry)); // it was empty
+    let (session, _) = world.begin("ann", 0, None);
+    let (id, user, server) = (session.id(), principal("ann"), server("a"));
+    world.registry.close(id, Cause::Idle, world.at(0));
+    let revive = |now| world.registry.revive(id, &user, &server, true, now);
+    revive(world.at(DAY - 60)).unwrap();
+    assert_eq!(dir.records().len(), 1);
     world.stop();
 }

@@ -169,6 +169,30 @@ fn stop_waits_for_a_spawn_that_is_under_way() {
     assert_eq!(world.registry.active(), 0);
 }
 
+/// What begins while the broker drains would keep it from coming to its end.
+#[test]
+fn a_session_whose_child_starts_while_the_broker_drains_takes_no_request() {
+    let (spawning, is_spawning, go_on) = gate();
+    let hooks = Hooks {
+        spawning: Some(spawning),
+        serves: true,
+        ..Hooks::default()
+    };
+    let world = World::with_hooks(UNLIMITED, hooks);
+    let client = Client::default();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| world.open("ann", 0).unwrap());
+        is_spawning.recv_timeout(DEADLINE).unwrap();
+        world.registry.drain();
+        go_on.send(()).unwrap();
+        let session = opening.join().unwrap();
+        client.post(&session, &request("1", "initialize", CLIENT));
+        assert_eq!(client.heard(), ["refused \"1\" Draining"]);
+    });
+    assert!(!world.registry.has_clients());
+    world.stop();
+}
+
 #[test]
 fn a_session_closed_while_its_child_starts_leaves_no_child() {
     let (spawning, is_spawning, go_on) = gate();
