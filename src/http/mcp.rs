@@ -71,6 +71,7 @@ pub(super) fn serve(
                 authorization: incoming.authorization,
                 session_id: incoming.session_id,
                 last_event_id: incoming.last_event_id,
+                protocol_version: incoming.protocol_version,
                 principal,
                 server: Arc::clone(server),
             };

@@ -27,6 +27,8 @@ pub(super) struct Opening {
     /// Of a session whose child is gone.
     pub(super) session_id: Option<String>,
     pub(super) last_event_id: Option<String>,
+    /// As the client names it.
+    pub(super) protocol_version: Option<String>,
     pub(super) principal: Principal,
     pub(super) server: Arc<str>,
 }
@@ -96,6 +98,12 @@ fn revive(app: &App, mut opening: Opening, id: &str) {
         }
     };
     if let Err(answer) = check_again(app, &opening, &session) {
+        return opening.exchange.answer(&answer, "null");
+    }
+    // Nobody could tell before.
+    let version = opening.protocol_version.as_deref();
+    if version.is_some_and(|it| !mcp::is_supported(it) && !session.speaks(it)) {
+        let answer = Answer::UnsupportedVersion;
         return opening.exchange.answer(&answer, "null");
     }
     let connection = opening.exchange.connection();

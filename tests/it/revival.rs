@@ -84,6 +84,22 @@ fn after_a_crash_a_new_child_goes_on() {
 }
 
 #[test]
+fn a_protocol_version_that_was_not_negotiated_is_refused_after_revival_too() {
+    let broker = setup().start();
+    let mut session = broker.user("alice").ready();
+    let (pid, _) = session.child();
+    process::signal(pid, Signal::KILL);
+    eventually("it has ended", || broker.log().contains("session ended"));
+    let request = session.request("POST").without("MCP-Protocol-Version");
+    let request = request.header("MCP-Protocol-Version", "1999-01-01");
+    for _ in ["with its first request", "later"] {
+        let response = request.clone().body(ping().to_string()).send(broker.addr());
+        assert_eq!(response.status, 400, "{response:?}");
+    }
+    assert_eq!(session.post(&ping()).status, 200);
+}
+
+#[test]
 fn an_idle_session_is_woken_by_a_post_and_by_no_get() {
     let broker = setup().options(&["--idle-timeout", "1s"]).start();
     let mut session = broker.user("alice").ready();
