@@ -189,8 +189,14 @@ impl Records {
     }
 
     fn read_file(&self, key: &str) -> Result<Option<Record>, FileError> {
-        let read = self.dir.read(&format!("{key}{SUFFIX}"))?;
-        Ok(read.and_then(|(text, _)| Record::parse(&text)))
+        match self.dir.read(&format!("{key}{SUFFIX}")) {
+            Ok(read) => Ok(read.and_then(|(text, _)| Record::parse(&text))),
+            // Not even text.
+            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes a session down that was last used then; it is safe on disk when this returns. Does

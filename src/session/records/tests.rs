@@ -160,8 +160,13 @@ fn a_file_damaged_later_is_no_record() {
     records
         .save("id", &record("ann", "a"), at(0), true)
         .unwrap();
+    for damage in [&b"{"[..], &[0xff; 100]] {
+        fs::write(path(&dir, "id"), damage).unwrap();
+        assert_eq!(records.read("id").unwrap(), None);
+    }
+    open(&dir);
+    assert_eq!(dir.records().len(), 0);
     fs::write(path(&dir, "id"), "{").unwrap();
-    assert_eq!(records.read("id").unwrap(), None);
     fs::remove_file(path(&dir, "id")).unwrap();
     assert_eq!(records.read("id").unwrap(), None);
 }
