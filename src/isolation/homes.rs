@@ -6,18 +6,22 @@
 //! BASE/4f2a6c0913b7d85e           the broker's; the child may pass through
 //! ```
 //!
-//! Nothing is counted here: whoever uses a home holds a shared lock (flock(2)) on its directory, so
+//! Nothing is counted here: whoever uses a home holds a shared lock (flock(2)) on a file in it, so
 //! the last one out is the one who gets it alone, also where two brokers work in one state
 //! directory, and a broker that was killed holds nothing. What is made, given or taken away is so
-//! under a lock on BASE. Where each principal has a uid, the directories say which: it is the group
-//! of what is in BASE, so no uid is given twice and a kept home keeps its own.
+//! under a lock on such a file in BASE. Not on the directories: a child with the broker's uid can
+//! open those, and what it locked would never be free again. Where each principal has a uid, the directories say which: it is the group
+//! of what is in BASE, so no uid is given twice and a kept home keeps its own. Nor is a uid given
+//! that a process has: a child may have left one behind.
 //!
 //! BASE is in the state directory, which children with other uids may then pass through but not
 //! list (mode 0711). Where they cannot even get there, because it is in root's own home, BASE is in
 //! `/var/lib`: a home may hold gigabytes of what npx has downloaded, so `/run` is not the place.
 
 mod tree;
+mod uids;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -42,6 +46,8 @@ const IN_STATE: &str = "homes";
 const ELSEWHERE: &str = "/var/lib/mcp-broker-homes";
 /// Begins the names of what is about to be removed.
 const GONE: &str = "gone-";
+/// The file that is locked, in BASE and in each home.
+const LOCK: &str = ".lock";
 /// How often something is tried that others can get in the way of.
 const TRIES: u64 = 16;
 /// Hex digits of a directory's name.
@@ -149,7 +155,8 @@ impl Homes {
         let homes = list(&self.base);
         let homes =
             homes.map_err(|error| format!("cannot list {}: {error}", self.base.display()))?;
-        let uid = choose(uids, name, &homes)?;
+        let in_use = uids::in_use().map_err(|error| format!("cannot list /proc: {error}"))?;
+        let uid = choose(uids, name, &homes, &in_use)?;
         Ok(Some(Ids { uid, gid: uid }))
     }
 
@@ -169,9 +176,10 @@ impl Homes {
 
     fn try_lock(&self) -> io::Result<Option<File>> {
         make_base(&self.base, self.identity != Identity::Own)?;
-        let file = open(&self.base)?;
+        let path = self.base.join(LOCK);
+        let file = open_lock(&path)?;
         file.lock()?;
-        let is_it = fs::symlink_metadata(&self.base)?.ino() == file.metadata()?.ino();
+        let is_it = fs::symlink_metadata(&path)?.ino() == file.metadata()?.ino();
         Ok(is_it.then_some(file))
     }
 
@@ -183,7 +191,7 @@ impl Homes {
             let path = self.base.join(&name);
             if name.starts_with(GONE) {
                 gone.push(path);
-            } else if let Ok(file) = open(&path)
+            } else if let Ok(file) = open_lock(&path.join(LOCK))
                 && file.try_lock().is_ok()
             {
                 gone.extend(put_aside(&self.base, &name, self.keep));
@@ -200,7 +208,12 @@ impl Homes {
 impl Drop for Homes {
     fn drop(&mut self) {
         // They go if they are empty.
-        let _ = fs::remove_dir(&self.base);
+        if let Ok(_lock) = self.lock()
+            && list(&self.base).is_ok_and(|homes| homes.is_empty())
+        {
+            let _ = fs::remove_file(self.base.join(LOCK));
+            let _ = fs::remove_dir(&self.base);
+        }
         let _ = fs::remove_dir(ELSEWHERE);
     }
 }
@@ -232,7 +245,7 @@ impl Home {
 
     /// What is to be removed, if nobody else uses the home.
     fn leave(&mut self) -> io::Result<Option<PathBuf>> {
-        let base = open(&self.base)?;
+        let base = open_lock(&self.base.join(LOCK))?;
         base.lock()?;
         let Some(lock) = self.lock.take() else {
             return Ok(None);
@@ -260,11 +273,12 @@ impl Drop for Home {
 /// Makes what is missing of a home, and takes a shared lock on it.
 fn make(path: &Path, directories: &[PathBuf; 2], ids: Option<Ids>) -> io::Result<File> {
     make_directory(path, 0o700)?;
-    let lock = open(path)?;
+    let lock = open_lock(&path.join(LOCK))?;
     lock.lock_shared()?;
     if let Some(Ids { gid, .. }) = ids {
-        fchown(&lock, None, Some(gid))?;
-        lock.set_permissions(Permissions::from_mode(0o710))?;
+        let own = open(path)?;
+        fchown(&own, None, Some(gid))?;
+        own.set_permissions(Permissions::from_mode(0o710))?;
     }
     for directory in directories {
         let is_new = make_directory(directory, 0o700)?;
@@ -294,9 +308,10 @@ fn put_aside(base: &Path, name: &str, keep: bool) -> Option<PathBuf> {
         false => base.join(name),
     };
     let mut renamed = fs::rename(&old, &gone);
-    if renamed.as_ref().is_err_and(tree::is_denied) {
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    if renamed.as_ref().is_err_and(is_denied) {
         // To move a directory takes the right to write in it.
-        tree::open_up(&old, 1);
+        tree::open_up(&old);
         renamed = fs::rename(&old, &gone);
     }
     match renamed {
@@ -309,15 +324,22 @@ fn put_aside(base: &Path, name: &str, keep: bool) -> Option<PathBuf> {
     }
 }
 
-/// The uid of the home of this name: the one it has, or the lowest that no other has.
-fn choose(uids: &RangeInclusive<u32>, name: &str, homes: &[(String, u32)]) -> Result<u32, String> {
+/// The uid of the home of this name: the one it has, or the lowest that no other has, and no
+/// process either.
+fn choose(
+    uids: &RangeInclusive<u32>,
+    name: &str,
+    homes: &[(String, u32)],
+    in_use: &HashSet<u32>,
+) -> Result<u32, String> {
     let own = homes.iter().find(|(home, _)| home == name);
     if let Some((_, uid)) = own.filter(|(_, uid)| uids.contains(uid)) {
         return Ok(*uid);
     }
     let mut free = uids
         .clone()
-        .filter(|uid| homes.iter().all(|(_, taken)| taken != uid));
+        .filter(|uid| homes.iter().all(|(_, taken)| taken != uid))
+        .filter(|uid| !in_use.contains(uid));
     free.next().ok_or_else(|| {
         let (first, last) = (uids.start(), uids.end());
         format!("no uid of {first}-{last} is free: a wider range in run_as has more")
@@ -330,7 +352,9 @@ fn list(base: &Path) -> io::Result<Vec<(String, u32)>> {
     for entry in fs::read_dir(base)? {
         let entry = entry?;
         // One that has gone meanwhile has no owner.
-        if let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) {
+        if let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata())
+            && name != LOCK
+        {
             found.push((name, metadata.gid()));
         }
     }
@@ -360,6 +384,14 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Opens a file to be locked, made for its owner alone if it is not there.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600);
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.open(path)
 }
 
 /// Opens a directory, but no link to one.

@@ -138,10 +138,18 @@ fn the_lowest_free_uid_is_given() {
         own.collect()
     };
     let taken = homes(&[("a", 10), ("gone-1-0", 12), ("old", 0)]);
-    assert_eq!(choose(&(10..=13), "b", &taken), Ok(11));
-    assert_eq!(choose(&(10..=13), "a", &taken), Ok(10));
-    assert_eq!(choose(&(11..=13), "a", &taken), Ok(11), "out of range");
-    let why = choose(&(10..=10), "b", &taken).unwrap_err();
+    let none = HashSet::new();
+    assert_eq!(choose(&(10..=13), "b", &taken, &none), Ok(11));
+    assert_eq!(choose(&(10..=13), "a", &taken, &none), Ok(10));
+    assert_eq!(
+        choose(&(11..=13), "a", &taken, &none),
+        Ok(11),
+        "out of range"
+    );
+    let in_use = HashSet::from([10, 11]);
+    assert_eq!(choose(&(10..=13), "b", &taken, &in_use), Ok(13));
+    assert_eq!(choose(&(10..=13), "a", &taken, &in_use), Ok(10));
+    let why = choose(&(10..=10), "b", &taken, &none).unwrap_err();
     assert!(why.contains("no uid of 10-10 is free"), "{why}");
 }
 
@@ -151,22 +159,22 @@ fn each_user_has_a_uid_and_the_way_to_it_is_open() {
         return;
     }
     let state = State::new();
-    let homes = state.homes(Identity::Each(61184..=61185), false);
+    let homes = state.homes(Identity::Each(61284..=61285), false);
     let alice = homes.open(&user("alice")).unwrap();
     let again = homes.open(&user("alice")).unwrap();
     let bob = homes.open(&user("bob")).unwrap();
     let uid = |home: &Home| home.ids().unwrap().uid;
-    assert_eq!((uid(&alice), uid(&again), uid(&bob)), (61184, 61184, 61185));
+    assert_eq!((uid(&alice), uid(&again), uid(&bob)), (61284, 61284, 61285));
     let why = homes.open(&user("carol")).unwrap_err();
     assert!(why.contains("no uid"), "{why}");
     let [home, _] = alice.directories();
     let found = fs::metadata(home).unwrap();
-    assert_eq!((found.uid(), found.gid()), (61184, 61184));
+    assert_eq!((found.uid(), found.gid()), (61284, 61284));
     assert_eq!(mode(home.parent().unwrap()).unwrap(), 0o710);
     assert_eq!(mode(homes.base()).unwrap(), 0o711);
     assert_eq!(mode(&state.0).unwrap(), 0o711);
     drop((alice, again));
-    assert_eq!(uid(&homes.open(&user("carol")).unwrap()), 61184);
+    assert_eq!(uid(&homes.open(&user("carol")).unwrap()), 61284);
 }
 
 #[test]
@@ -177,8 +185,78 @@ fn a_state_directory_out_of_reach_has_its_homes_elsewhere() {
     let state = State::new();
     let inner = state.0.join("deep");
     fs::create_dir(&inner).unwrap();
-    let homes = Homes::in_state(&inner, Identity::Each(61184..=61185), false).unwrap();
+    let homes = Homes::in_state(&inner, Identity::Each(61284..=61285), false).unwrap();
     assert!(homes.base().starts_with(ELSEWHERE), "{homes}");
     let _home = homes.open(&user("alice")).unwrap();
     assert!(is_passable(&homes.base().join("of alice")), "{homes}");
+}
+
+#[test]
+fn directories_nested_without_end_do_not_take_the_stack() {
+    let state = State::new();
+    let homes = state.own(false);
+    let used = homes.open(&user("alice")).unwrap();
+    // The names that those get which are moved up.
+    let [home, tmp] = used.directories().clone();
+    fs::create_dir_all(tmp.join("1/2/3")).unwrap();
+    fs::write(home.join("1"), "").unwrap();
+    // Deeper than any path can name.
+    let mut place = File::open(&home).unwrap();
+    for _ in 0..5000 {
+        rustix::fs::mkdirat(&place, "d", rustix::fs::Mode::RWXU).unwrap();
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let next = rustix::fs::openat(&place, "d", flags, rustix::fs::Mode::empty());
+        place = next.unwrap().into();
+    }
+    drop(place);
+    let stack = crate::thread::spawn("small", move || drop(used)).unwrap();
+    assert_eq!(stack.join(), Some(()));
+    assert_eq!(state.names(), Vec::<String>::new());
+}
+
+#[test]
+fn whoever_locks_the_directories_holds_nothing_up() {
+    let state = State::new();
+    let homes = state.own(false);
+    let used = homes.open(&user("alice")).unwrap();
+    // What a child with the broker's uid can do: Landlock lets it open every directory.
+    let opened = [homes.base(), used.directories()[0].parent().unwrap()].map(open);
+    let held = opened.map(Result::unwrap);
+    for directory in &held {
+        directory.lock().unwrap();
+    }
+    let (done, is_done) = crossbeam_channel::bounded(1);
+    let user_thread = crate::thread::spawn("user", move || {
+        let again = homes.open(&user("alice")).unwrap();
+        drop((used, again));
+        drop(homes);
+        done.send(()).unwrap();
+    });
+    let freed = is_done.recv_timeout(std::time::Duration::from_secs(20));
+    drop(held);
+    user_thread.unwrap().join();
+    assert_eq!(freed, Ok(()));
+    assert!(!state.0.join(IN_STATE).exists());
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a process that outlives its session"
+)]
+#[test]
+fn the_uid_of_a_process_is_not_given_to_another_user() {
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let state = State::new();
+    let homes = state.homes(Identity::Each(61390..=61391), false);
+    let uid = |name| homes.open(&user(name)).unwrap().ids().unwrap().uid;
+    assert_eq!(uid("alice"), 61390);
+    let mut command = std::process::Command::new("sleep");
+    let mut escaped = command.arg("60").uid(61390).gid(61390).spawn().unwrap();
+    assert_eq!(uid("bob"), 61391);
+    escaped.kill().unwrap();
+    escaped.wait().unwrap();
+    assert_eq!(uid("bob"), 61390);
 }
