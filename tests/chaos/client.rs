@@ -18,6 +18,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// A session may have ended for being idle this long before the client would say so.
 const IDLE_DOUBT: Duration = Duration::from_secs(2);
 
+/// Refusals of a broker that cannot keep up; see the README's table of what the edge answers.
+pub(crate) const BUSY: &str = "refused because the edge was busy";
+
 /// The round of a client goes no further; the ledger knows why.
 #[derive(Debug)]
 pub(crate) struct Halt;
@@ -153,8 +156,14 @@ impl Client<'_> {
     }
 
     fn with(&self, standing: Option<&Standing>) -> String {
-        let session = standing.map_or("-", |standing| &standing.id[..8.min(standing.id.len())]);
-        format!("{self}, session {session}")
+        let Some(Standing { id, listed, .. }) = standing else {
+            return format!("{self}, no session");
+        };
+        format!(
+            "{self}, session {} of {}",
+            id.get(..8).unwrap_or(id),
+            listed.server
+        )
     }
 
     /// What the run has done since that explains the loss of an answer, or of the session.
@@ -216,20 +225,26 @@ impl Client<'_> {
     ) -> Halt {
         let status = response.head.status;
         let excuse = self.excuse(standing, began);
+        if response.head.is_busy {
+            // Said by the edge, of whatever request; the report bounds how often.
+            self.world.ledger.count(BUSY);
+            self.world.ledger.refused(status);
+            return Halt;
+        }
         let is_documented = match status {
             // All sessions are taken, or too many still end; or it shuts down.
             503 if standing.is_none() => response.head.retry_after || excuse.is_some(),
-            // Or its child has died too often to be revived at once.
+            // Or too many are revived at once; or its child has died too often to be, just now.
             503 => {
-                let backs_off = response.head.retry_after && standing.is_some_and(|it| it.revives);
-                excuse == Some(Why::BrokerDown) || (backs_off && self.role() == Role::Wild)
+                let is_revival = standing.is_some_and(|it| it.revives);
+                excuse == Some(Why::BrokerDown) || (response.head.retry_after && is_revival)
             }
             404 => standing.is_some() && excuse.is_some(),
             401 => excuse == Some(Why::TokenGone) || self.token_is_old(began, standing),
             // A process that rests is not woken for a stream; and the new one has none of the old.
             405 => standing.is_some_and(|it| it.revives) && self.may_rest(standing, began),
-            // The token went while the child started.
-            500 => standing.is_none() && excuse.is_some(),
+            // The token, or the broker, went while the child started.
+            500 => excuse.is_some() && standing.is_none_or(|it| it.revives),
             _ => false,
         };
         if is_documented {
@@ -238,7 +253,8 @@ impl Client<'_> {
         }
         let body = response.text().unwrap_or_else(|why| why.to_string());
         let body = start_of(&body);
-        let what = format!("{what}: expected success, got status {status} {body}");
+        let took = began.elapsed().as_secs_f64();
+        let what = format!("{what}: expected success, after {took:.1} s got {status} {body}");
         self.failed(Kind::Status, standing, &what)
     }
 

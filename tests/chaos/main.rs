@@ -47,7 +47,7 @@ Tortures mcp-broker, and checks that nobody suffers for it.
 usage: chaos SECONDS SEED [OPTION]...
   SECONDS           how long to go on, 20 or more; the rests come on top of it
   SEED              a number; the same one replays the same choices, scheduling apart
-  --clients N       how many clients at once (default: 240)
+  --clients N       how many clients at once (default: 200)
   --broker FILE     the mcp-broker program (default: the one built beside this)
   --fixture FILE    the fake_mcp program (default: the one built beside this)
   --with NAME       hold the broker to NAME too: revive, park, escape or sweep
@@ -160,7 +160,7 @@ impl Options {
         let examples = here.parent().unwrap_or(&here).to_owned();
         let broker = examples.parent().unwrap_or(&examples).join("mcp-broker");
         let mut features = Features::PRESENT;
-        let (mut numbers, mut clients, mut keep) = (Vec::new(), 240, None);
+        let (mut numbers, mut clients, mut keep) = (Vec::new(), 200, None);
         let (mut broker, mut fixture) = (broker, examples.join("fake_mcp"));
         let mut arguments = arguments.into_iter();
         let number = |text: &str| -> Result<u64, String> {

@@ -328,9 +328,9 @@ impl<'c, 'w> Session<'c, 'w> {
     }
 
     pub(crate) fn broken(&self, expected: &Expected, why: &Broken) -> Halt {
-        // What was answered is no loss, however the stream ends then.
+        // What was answered is no loss, however the stream ends then; and a GET was, by its head.
         let (standing, began) = (Some(&self.standing), expected.began);
-        match expected.answered {
+        match expected.answered || expected.id.is_none() {
             true => match self.client.excuse(standing, began) {
                 Some(_) => Halt,
                 None => {

@@ -88,7 +88,10 @@ fn listen_with(session: &mut Session<'_, '_>, fields: &str) -> Done<Response> {
     session.client.world.ledger.asked();
     let bytes = session.bytes("GET", fields, None);
     let connection = session.send(&bytes, began, "GET")?;
+    let used = session.standing.used;
     let response = session.head(connection, began, 200, "GET")?;
+    // A GET does not keep a session alive.
+    session.standing.used = used;
     session.client.world.ledger.answered();
     Ok(response)
 }
@@ -181,6 +184,7 @@ pub(crate) fn question(session: &mut Session<'_, '_>) -> Done<()> {
     let mut expected = Expected::of_stream(session.client.world);
     expected.what = "a question";
     let id = session.fresh_id();
+    expected.id = Some(id);
     let params = json!({ "name": "ask", "arguments": { "kind": "roots" } });
     let body = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params });
     let bytes = session.bytes("POST", "", Some(&body.to_string()));

@@ -56,6 +56,8 @@ pub(crate) struct Head {
     pub(crate) session: Option<String>,
     pub(crate) is_stream: bool,
     pub(crate) retry_after: bool,
+    /// 503 with the time that the edge gives.
+    pub(crate) is_busy: bool,
     length: Option<usize>,
     chunked: bool,
 }
@@ -148,7 +150,10 @@ impl Connection {
                 "transfer-encoding" => head.chunked = value == "chunked",
                 "content-type" => head.is_stream = value.starts_with("text/event-stream"),
                 "mcp-session-id" => head.session = Some(value.to_owned()),
-                "retry-after" => head.retry_after = true,
+                "retry-after" => {
+                    head.retry_after = true;
+                    head.is_busy = head.status == 503 && value == "5";
+                }
                 _ => {}
             }
         }

@@ -44,7 +44,7 @@ pub(crate) struct Tokens {
 /// The broker's life so far.
 #[derive(Default)]
 struct Past {
-    /// Counts its processes, from the blow that ended the one before.
+    /// Another one for each of its processes, and for each time between two.
     generation: u64,
     outages: VecDeque<(Instant, Option<Instant>)>,
 }
@@ -167,7 +167,10 @@ impl World {
 
     /// It listens again.
     pub(crate) fn outage_ends(&self) {
-        if let Some((_, end)) = lock(&self.past).outages.back_mut() {
+        let mut past = lock(&self.past);
+        // Again, because connections may have been made to the old one until now.
+        past.generation += 1;
+        if let Some((_, end)) = past.outages.back_mut() {
             *end = Some(Instant::now());
         }
     }
