@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::kin::{Family, Named, View};
 use super::process::{self, Id, Process, Table, line_of};
@@ -19,9 +20,11 @@ use super::run_dir;
 /// Between looks without a cause: what clears its environment and leaves within this time, and
 /// then loses its parent, cannot be told from another session's.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// A look without a cause may cost a 200th of a processor, one with a cause a 20th.
-const IDLE_SHARE: u32 = 200;
+/// A look without a cause may cost a 1000th of a processor, one with a cause a 20th.
+const IDLE_SHARE: u32 = 1000;
 const BUSY_SHARE: u32 = 20;
+/// However much it costs, orphans do not live longer.
+const BUSY_INTERVAL_MAX: Duration = Duration::from_secs(2);
 
 /// The descendants of the broker that are not its own children.
 pub(super) struct Watch {
@@ -40,6 +43,7 @@ pub(super) struct Watch {
 #[derive(Clone, Copy)]
 struct Look {
     ended: Instant,
+    /// Time of a processor.
     cost: Duration,
 }
 
@@ -94,7 +98,7 @@ impl Watch {
         };
         let since = now.saturating_duration_since(ended);
         if self.is_unsettled || has_zombie() {
-            return since >= cost * BUSY_SHARE;
+            return since >= BUSY_INTERVAL_MAX.min(cost * BUSY_SHARE);
         }
         since >= INTERVAL.max(cost * IDLE_SHARE)
             && (self.family.has_children() || !self.known.is_empty())
@@ -105,7 +109,7 @@ impl Watch {
     /// # Errors
     /// The OS error if `/proc` cannot be read.
     pub(super) fn look(&mut self) -> io::Result<bool> {
-        let begun = Instant::now();
+        let begun = cpu_time();
         let table = process::all()?;
         // After the table: all children that it holds are in the account by now, or are being
         // spawned.
@@ -127,9 +131,10 @@ impl Watch {
             }
         }
         self.is_unsettled = !is_settled;
-        let ended = Instant::now();
-        let cost = ended.saturating_duration_since(begun);
-        self.last_look = Some(Look { ended, cost });
+        self.last_look = Some(Look {
+            ended: Instant::now(),
+            cost: cpu_time().saturating_sub(begun),
+        });
         Ok(is_settled)
     }
 
@@ -210,6 +215,12 @@ fn kill(process: &Process, origin: &Origin, told: &mut HashSet<Id>) {
         Ok(false) => {}
         Err(error) => log::error!("orphan pid={pid} of session={label} cannot be killed: {error}"),
     }
+}
+
+/// What this thread has used.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Whether any child, adopted or not, waits to be reaped.
