@@ -107,6 +107,8 @@ pub(crate) enum Refusal {
     ClientGone,
     /// The session has ended meanwhile.
     SessionEnded,
+    /// The session has lost its child meanwhile; the next request revives it.
+    Resting,
 }
 
 /// Why a bridge can serve no more.
@@ -383,6 +385,11 @@ impl Bridge {
     /// comes from another `tenant` is refused from now on.
     pub(crate) fn hand_over(&self, session: &str, tenant: u64) {
         self.shared.table.lock().hand_over(session, tenant);
+    }
+
+    /// Its session will end, but can be revived: whoever comes too late shall come again.
+    pub(crate) fn rest(&self) {
+        self.shared.table.lock().rests = true;
     }
 
     /// Ends the bridge: answers everybody who waits, and lets [`Outbound::next`] return `None`

@@ -26,6 +26,17 @@ const LISTS: [(&str, &str); 4] = [
 /// Lines of stderr that are quoted of a server that does not work.
 const QUOTED_LINES: usize = 20;
 
+/// Characters of what a server says of itself that are printed.
+const PRINTED_CHARS: usize = 100;
+
+/// What a server says of itself, cut, and without what would drive a terminal.
+fn printable(text: Option<&str>) -> String {
+    let text = text.unwrap_or("?").chars();
+    text.filter(|c| !c.is_control())
+        .take(PRINTED_CHARS)
+        .collect()
+}
+
 /// Some server does not work.
 #[derive(Debug)]
 pub(crate) enum CheckError {
@@ -192,7 +203,7 @@ impl Talk {
             json!({ "protocolVersion": newest, "capabilities": {}, "clientInfo": client }),
         )?;
         self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
-        let text = |path: &str| hello.pointer(path).and_then(Value::as_str).unwrap_or("?");
+        let text = |path: &str| printable(hello.pointer(path).and_then(Value::as_str));
         let mut offer = vec![format!(
             "{} {}, protocol {}",
             text("/serverInfo/name"),

@@ -3,8 +3,7 @@
 //!
 //! Everything that must be done in the child's own process, between `fork` and `exec`, is done
 //! here, in a program of one thread and by safe code; the broker itself keeps `posix_spawn`. Its
-//! environment, its three pipes and its process group are the child's already, so options carry no
-//! secret: a command line can be read by everybody. It refuses to know why it is told to do what:
+//! environment and its three pipes are the child's already, so options carry no secret: a command line can be read by everybody. It refuses to know why it is told to do what:
 //! that is decided by `isolation`, before any child is started. What cannot be done ends the
 //! child (fails closed); nothing is skipped in silence.
 //!
@@ -80,6 +79,9 @@ fn close_inherited() -> io::Result<()> {
 /// The order matters: what needs the broker's rights comes before the change of uid, and the
 /// death signal after it, because that change clears it.
 fn apply(orders: &Orders) -> Result<(), String> {
+    // A session of its own has a process group of its own, and no terminal: whoever shares the
+    // operator's can type into it (TIOCSTI).
+    rustix::process::setsid().map_err(cannot("leave the terminal"))?;
     close_inherited().map_err(|error| format!("cannot close descriptors: {error}"))?;
     if let Some(directory) = &orders.record {
         orphans::write_down(directory).map_err(|error| format!("cannot record it: {error}"))?;

@@ -23,7 +23,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
@@ -288,8 +287,7 @@ fn spawn(nursery: &Nursery, launch: &mut Launch) -> io::Result<(Arc<Life>, Pipes
         .envs(tether.env())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+        .stderr(Stdio::piped());
     let mut child = tether.spawn(nursery, command)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let pid = Pid::from_child(&child);

@@ -117,6 +117,8 @@ pub(super) struct Table {
     closed: bool,
     /// Why the child never answered `initialize`.
     start_failure: Option<String>,
+    /// The session can be revived.
+    pub(super) rests: bool,
 }
 
 impl Table {
@@ -145,6 +147,7 @@ impl Table {
             gone: VecDeque::new(),
             closed: false,
             start_failure: None,
+            rests: false,
         }
     }
 
@@ -240,6 +243,7 @@ impl Table {
     pub(super) fn why_closed(&self) -> Refusal {
         match &self.start_failure {
             Some(why) => Refusal::StartFailed(why.clone()),
+            None if self.rests => Refusal::Resting,
             None => Refusal::SessionEnded,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Ipv6Addr, Shutdown};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -169,8 +169,9 @@ impl Acceptor {
 
     fn take(&mut self, socket: Arc<Socket>, door: Door, address: Option<IpAddr>) {
         let options = &self.shared.options;
-        let counted =
-            address.filter(|ip| door == Door::Public && !options.trusted_proxies.contains(ip));
+        let counted = address
+            .filter(|ip| door == Door::Public && !options.trusted_proxies.contains(ip))
+            .map(network);
         if let Some(why) = self.lacks_room(door, counted) {
             return self.turn_away(socket, why);
         }
@@ -295,6 +296,15 @@ fn open_connections(door: Door) -> &'static Gauge {
     }
 }
 
+/// Whom connections of this address are counted for: a client of IPv6 has a whole /64 to choose
+/// from (RFC 4291, section 2.5.4).
+fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
 struct Report {
     no: u64,
     ended: Sender<u64>,
@@ -323,4 +333,22 @@ fn prepare(socket: &Socket, is_tcp: bool) -> io::Result<()> {
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_PROBES),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_one_ipv6_client_are_one() {
+        for (ip, counted) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ] {
+            let (ip, counted): (IpAddr, IpAddr) = (ip.parse().unwrap(), counted.parse().unwrap());
+            assert_eq!(network(ip), counted);
+        }
+    }
 }

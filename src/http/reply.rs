@@ -314,6 +314,7 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
         .with("Retry-After", RETRY_AFTER_BUSY),
         Refusal::StartFailed(message) => error(500, code::INTERNAL_ERROR, message),
         Refusal::Draining => draining(id),
+        Refusal::Resting => busy(id, "the server of this session has just ended: try again"),
         // Nobody reads the one; the other is what the contract says.
         Refusal::ClientGone | Refusal::SessionEnded => no_session(id, face),
     }

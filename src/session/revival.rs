@@ -143,6 +143,11 @@ impl Registry {
         let Some(records) = &self.records else {
             return;
         };
+        if let Some(bridge) = session.bridge.get()
+            && records.find(&session.id).is_some()
+        {
+            bridge.rest();
+        }
         records.rest(&session.id, self.wall(session.last_active()));
         // It may have been revived before that was said.
         if self.sessions.lock().by_id.contains_key(&session.id) {

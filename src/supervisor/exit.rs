@@ -7,7 +7,8 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::{Tether, live};
 
@@ -86,8 +87,11 @@ impl Life {
     pub(super) fn kill(&self, signal: Signal) {
         let state = self.state.lock();
         if matches!(*state, State::Running(_)) {
-            // ESRCH and EPERM leave nothing that could still be done.
-            let _ = kill_process_group(self.pid, signal);
+            let killed = kill_process_group(self.pid, signal);
+            if killed == Err(Errno::SRCH) {
+                // It leads no group yet: that is the launcher's first step.
+                let _ = kill_process(self.pid, signal);
+            }
         }
     }
 

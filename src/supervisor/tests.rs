@@ -166,8 +166,9 @@ impl Drop for Rig {
 fn sh(script: &str) -> Launch {
     Launch {
         label: "5e551017".to_owned(),
-        program: "/bin/sh".into(),
-        args: vec!["-c".into(), script.into()],
+        // As the launcher begins.
+        program: "setsid".into(),
+        args: ["/bin/sh", "-c", script].map(Into::into).into(),
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         stderr: Arc::new(StderrTail::new("test".to_owned(), &[])),
         tether: Tether::default(),
@@ -247,7 +248,7 @@ fn nothing_is_started_once_the_parent_has_gone() {
     let waker = Waker::new().unwrap();
     let started = Child::start(&nursery, sh("exit 0"), PATIENT, waker, || None, |_| ());
     let error = started.err().expect("no child").to_string();
-    assert_eq!(error, "cannot start /bin/sh: the broker is about to end");
+    assert_eq!(error, "cannot start setsid: the broker is about to end");
 }
 
 #[test]

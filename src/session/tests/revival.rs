@@ -59,6 +59,21 @@ fn answer(world: &World, session: &Session, id: &str) {
 }
 
 #[test]
+fn a_request_that_is_just_too_late_shall_come_again() {
+    let dir = TempDir::new();
+    let world = world(UNLIMITED, &dir);
+    for (cause, why) in [(Cause::Idle, "Resting"), (Cause::Deleted, "SessionEnded")] {
+        let (session, client) = world.begin("ann", 0, None);
+        client.heard();
+        world.registry.close(session.id(), cause, world.at(1));
+        // It had found the session just before.
+        client.post(&session, &request("1", "ping", "{}"));
+        assert_eq!(client.heard(), [format!("refused \"1\" {why}")]);
+    }
+    world.stop();
+}
+
+#[test]
 fn a_new_child_is_told_what_the_old_one_knew() {
     let dir = TempDir::new();
     let world = world(
