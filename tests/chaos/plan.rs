@@ -34,8 +34,8 @@ impl Features {
     pub(crate) const PRESENT: Self = Self {
         revive: true,
         park: true,
-        escape: false,
-        sweep: false,
+        escape: true,
+        sweep: true,
     };
 
     pub(crate) fn set(&mut self, name: &str, value: bool) -> bool {

@@ -120,7 +120,7 @@ pub(crate) fn end_all(variable: &str) -> usize {
     ended
 }
 
-/// All that is in a directory, by path, with `N` for each number in it; and how often.
+/// All that is in a directory, by path, and how often: numbers and random names count as one.
 pub(crate) fn files(directory: &Path) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     let mut directories = vec![directory.to_owned()];
@@ -128,13 +128,24 @@ pub(crate) fn files(directory: &Path) -> BTreeMap<String, usize> {
         for entry in fs::read_dir(next).into_iter().flatten().flatten() {
             let path = entry.path();
             let relative = path.strip_prefix(directory).unwrap_or(&path);
-            let name = relative.to_string_lossy().replace(char::is_numeric, "N");
-            let name = name.split_inclusive('N').filter(|it| *it != "N");
-            *found.entry(name.collect()).or_default() += 1;
+            let parts = relative.iter().map(|part| kind(&part.to_string_lossy()));
+            let name = parts.collect::<Vec<_>>().join("/");
+            *found.entry(name).or_default() += 1;
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 directories.push(path);
             }
         }
     }
     found
+}
+
+/// A name without what tells it from others of its kind: numbers, and long hexadecimal ones.
+fn kind(name: &str) -> String {
+    let is_hex = |word: &&str| word.len() >= 8 && word.chars().all(|c| c.is_ascii_hexdigit());
+    let words: Vec<&str> = name.split('.').collect();
+    let word = |word: &&str| match is_hex(word) {
+        true => "*".to_owned(),
+        false => word.replace(char::is_numeric, ""),
+    };
+    words.iter().map(word).collect::<Vec<_>>().join(".")
 }

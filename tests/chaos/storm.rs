@@ -27,9 +27,10 @@ pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 const REST: Duration = Duration::from_secs(IDLE_TIMEOUT.as_secs() + 25);
 /// How long what a killed broker has left may live on after the next start.
 const SWEEP: Duration = Duration::from_secs(10);
-/// What may come and go: connections that the edge opens ahead, and the threads that serve them.
-const THREADS_MORE: usize = 6;
-const DESCRIPTORS_MORE: usize = 12;
+/// Of each, what a broker holds more after a rest than before its first request: 16 connections
+/// that the edge keeps open to tiny_http, with a thread and three descriptors each; and some slack.
+const THREADS_MORE: usize = 16 + 2;
+const DESCRIPTORS_MORE: usize = 16 * 3 + 3;
 /// Memory that may have been added, in percent and in KiB: the allocator keeps what a crowd of
 /// threads has used.
 const RESIDENT_MORE_PERCENT: usize = 50;
@@ -55,17 +56,19 @@ impl Storm<'_> {
     /// Why it could not go on.
     pub(crate) fn run(&mut self, length: Duration) -> Result<Balance, String> {
         let warm_up = (length / 5).clamp(Duration::from_secs(6), Duration::from_secs(60));
+        let (fresh, ..) = self.rest("fresh", None)?;
+        let mut allowed = Holdings {
+            threads: fresh.threads + THREADS_MORE,
+            descriptors: fresh.descriptors + DESCRIPTORS_MORE,
+            resident_kib: usize::MAX,
+        };
         self.phase("warm-up", 1, warm_up, Vec::new())?;
-        let (before, files_before, _) = self.rest("rest", None)?;
+        let (before, files_before, _) = self.rest("rest", Some(allowed))?;
         let length = length.saturating_sub(warm_up);
         let blows = plan::blows(self.world.seed, length);
         self.phase("storm", 2, length, blows)?;
-        let allowed = Holdings {
-            threads: before.threads + THREADS_MORE,
-            descriptors: before.descriptors + DESCRIPTORS_MORE,
-            resident_kib: before.resident_kib * (100 + RESIDENT_MORE_PERCENT) / 100
-                + RESIDENT_MORE_KIB,
-        };
+        allowed.resident_kib =
+            before.resident_kib * (100 + RESIDENT_MORE_PERCENT) / 100 + RESIDENT_MORE_KIB;
         let (after, files_after, orphans) = self.rest("rest", Some(allowed))?;
         for (file, count) in &files_after {
             let before = files_before.get(file).copied().unwrap_or_default();
