@@ -3,9 +3,10 @@
 //!
 //! Everything that must be done in the child's own process, between `fork` and `exec`, is done
 //! here, in a program of one thread and by safe code; the broker itself keeps `posix_spawn`. Its
-//! environment and its three pipes are the child's already, so options carry no secret: a command line can be read by everybody. It refuses to know why it is told to do what:
-//! that is decided by `isolation`, before any child is started. What cannot be done ends the
-//! child (fails closed); nothing is skipped in silence.
+//! environment and its three pipes are the child's already, so options carry no secret: a command
+//! line can be read by everybody. It refuses to know why it is told to do what: that is decided by
+//! `isolation`, before any child is started. What cannot be done ends the child (fails closed);
+//! nothing is skipped in silence.
 //!
 //! [`orders`] is the command line, both ways · [`confine`] is Landlock.
 

@@ -10,9 +10,9 @@
 //! the last one out is the one who gets it alone, also where two brokers work in one state
 //! directory, and a broker that was killed holds nothing. What is made, given or taken away is so
 //! under a lock on such a file in BASE. Not on the directories: a child with the broker's uid can
-//! open those, and what it locked would never be free again. Where each principal has a uid, the directories say which: it is the group
-//! of what is in BASE, so no uid is given twice and a kept home keeps its own. Nor is a uid given
-//! that a process has: a child may have left one behind.
+//! open those, and what it locked would never be free again. Where each principal has a uid, the
+//! directories say which: it is the group of what is in BASE, so no uid is given twice and a kept
+//! home keeps its own. Nor is a uid given that a process has: a child may have left one behind.
 //!
 //! BASE is in the state directory, which children with other uids may then pass through but not
 //! list (mode 0711). Where they cannot even get there, because it is in root's own home, BASE is in

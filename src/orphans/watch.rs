@@ -20,8 +20,11 @@ use super::run_dir;
 /// Between looks without a cause: what clears its environment and leaves within this time, and
 /// then loses its parent, cannot be told from another session's.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// A look without a cause may cost a 1000th of a processor, one with a cause a 20th.
-const IDLE_SHARE: u32 = 1000;
+/// Between questions whether anything waits to be reaped. The kernel answers them by going through
+/// all threads of the broker.
+const ZOMBIE_INTERVAL: Duration = Duration::from_secs(1);
+/// A look without a cause may cost a 500th of a processor, one with a cause a 20th.
+const IDLE_SHARE: u32 = 500;
 const BUSY_SHARE: u32 = 20;
 /// However much it costs, orphans do not live longer.
 const BUSY_INTERVAL_MAX: Duration = Duration::from_secs(2);
@@ -36,6 +39,7 @@ pub(super) struct Watch {
     known: HashMap<Id, Known>,
     told: HashSet<Id>,
     last_look: Option<Look>,
+    last_question: Option<Instant>,
     /// The last look has left something to be done.
     is_unsettled: bool,
 }
@@ -77,12 +81,18 @@ impl Watch {
             known: HashMap::new(),
             told: HashSet::new(),
             last_look: None,
+            last_question: None,
             is_unsettled: false,
         })
     }
 
     /// Looks if there may be something to do.
     pub(super) fn tick(&mut self, now: Instant) {
+        let is_time = |last| now.saturating_duration_since(last) >= ZOMBIE_INTERVAL;
+        if self.last_question.is_none_or(is_time) {
+            self.last_question = Some(now);
+            self.is_unsettled |= has_zombie();
+        }
         self.is_unsettled |= self.family.take_ended();
         if !self.is_due(now) {
             return;
@@ -97,7 +107,7 @@ impl Watch {
             return self.is_unsettled || self.family.has_children();
         };
         let since = now.saturating_duration_since(ended);
-        if self.is_unsettled || has_zombie() {
+        if self.is_unsettled {
             return since >= BUSY_INTERVAL_MAX.min(cost * BUSY_SHARE);
         }
         since >= INTERVAL.max(cost * IDLE_SHARE)
