@@ -194,7 +194,7 @@ fn refuse(app: &App, request: tiny_http::Request, answer: Answer, face: Face) {
     if !is_large || app.refusers.count() >= REFUSERS_MAX {
         return reply::send(request, &answer, &face);
     }
-    match thread::spawn("refuse", move || reply::send(request, &answer, &face)) {
+    match thread::spawn_brief("refuse", move || reply::send(request, &answer, &face)) {
         Ok(thread) => app.refusers.push(thread),
         // The request went with the closure, which tiny_http answers with 500.
         Err(error) => log::error!("cannot start a thread to refuse a request: {error}"),

@@ -46,7 +46,7 @@ fn scrape(app: &Arc<App>, request: Request, face: Face) {
         let answer = Answer::Metrics(page(&its_app));
         reply::send(request, &answer, &face);
     };
-    match thread::spawn("metrics", scrape) {
+    match thread::spawn_brief("metrics", scrape) {
         Ok(thread) => app.scrapes.push(thread),
         // The request went with the closure, which tiny_http answers with 500.
         Err(error) => log::error!("cannot start a thread for the metrics: {error}"),

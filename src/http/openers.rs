@@ -51,7 +51,7 @@ impl Openers {
                 next = its_app.openers.next();
             }
         };
-        let spawned = thread::spawn("open", work);
+        let spawned = thread::spawn_brief("open", work);
         let ended = {
             let mut state = app.openers.0.lock();
             let ended = state.threads.extract_if(.., |it| it.is_finished());
