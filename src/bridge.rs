@@ -198,7 +198,7 @@ pub(crate) struct Bridge {
 /// cannot wait, so that two lines never mix.
 struct Lane {
     /// `None` once the session has ended.
-    inbox: Option<Sender<Outgoing>>,
+    inbox: Option<Sender<Box<Outgoing>>>,
     /// `None` until the child runs.
     write_now: Option<WriteNow>,
 }
@@ -293,19 +293,20 @@ impl Bridge {
             {
                 // There is room: nothing is queued, and nobody else can queue now.
                 self.shared.queued.fetch_add(1, Ordering::AcqRel);
-                let _ = inbox.try_send(Outgoing::Line(line));
+                let _ = inbox.try_send(Box::new(Outgoing::Line(line)));
             }
             return;
         }
         self.shared.queued.fetch_add(1, Ordering::AcqRel);
-        let (outgoing, why) = match inbox.try_send(Outgoing::Request { exchange, tenant }) {
+        let outgoing = Box::new(Outgoing::Request { exchange, tenant });
+        let (outgoing, why) = match inbox.try_send(outgoing) {
             Ok(()) => return,
             Err(TrySendError::Full(outgoing)) => (outgoing, Refusal::TooManyInFlight),
             Err(TrySendError::Disconnected(outgoing)) => (outgoing, Refusal::SessionEnded),
         };
         self.shared.queued.fetch_sub(1, Ordering::AcqRel);
         drop(lane);
-        if let Outgoing::Request { exchange, .. } = outgoing {
+        if let Outgoing::Request { exchange, .. } = *outgoing {
             outbound::refuse_unread(exchange, why);
         }
     }
@@ -421,8 +422,8 @@ pub(crate) fn refuse(exchange: Box<dyn Exchange>, why: Refusal) {
     outbound::refuse_unread(exchange, why);
 }
 
-/// The writer thread's end of the inbox.
-type Inbox = Receiver<Outgoing>;
+/// The writer thread's end of the inbox. Its slots are there from the start, and mostly empty.
+type Inbox = Receiver<Box<Outgoing>>;
 
 #[cfg(test)]
 mod tests;

@@ -55,7 +55,7 @@ impl Outbound {
             }
             let outgoing = self.inbox.recv().ok()?;
             self.is_writing = true;
-            let line = match outgoing {
+            let line = match *outgoing {
                 Outgoing::Line(line) => Some(line),
                 Outgoing::Request { exchange, tenant } => {
                     accept(&self.shared, tenant, exchange, Instant::now())
@@ -72,7 +72,7 @@ impl Outbound {
     /// The new child could not be told what the old one knew: nothing will reach it.
     fn refuse_all(&mut self) -> Option<Vec<u8>> {
         while let Ok(outgoing) = self.inbox.recv() {
-            if let Outgoing::Request { exchange, .. } = outgoing {
+            if let Outgoing::Request { exchange, .. } = *outgoing {
                 let why = self.shared.table.lock().why_closed();
                 refuse_unread(exchange, why);
             }
