@@ -89,7 +89,7 @@ impl Registry {
             stop();
             drop(ending);
         };
-        match thread::spawn(format!("stop:{label}"), stop) {
+        match thread::spawn_brief(format!("stop:{label}"), stop) {
             Ok(thread) => {
                 self.stopping.lock().push(Stopping {
                     thread: Some(thread),
@@ -138,13 +138,14 @@ impl Registry {
     /// Does what time brings: ends idle and old sessions and parked children, wakes bridges that
     /// have something due, joins the threads of sessions that have stopped.
     pub(crate) fn tick(&self, now: Instant) {
-        self.close_overdue(now);
-        self.end_overdue_parked(now);
+        // In one pass: a session that nobody uses is in no cache.
         for session in self.all() {
+            self.close_overdue(&session, now);
             if let Some(bridge) = session.bridge.get() {
                 bridge.tick(now);
             }
         }
+        self.end_overdue_parked(now);
         self.tend_records(now);
         let stopped: Vec<Stopping> = self
             .stopping
@@ -154,22 +155,19 @@ impl Registry {
         drop(stopped);
     }
 
-    /// Ends the sessions that are too old, and those without a request for `idle_timeout`. As long
-    /// as a client waits for an answer, its session is in use; an open GET is no use.
-    fn close_overdue(&self, now: Instant) {
-        for session in self.all() {
-            if self.is_too_old(session.opened, now) {
-                self.close_session(&session, &Cause::Expired, now);
-                continue;
-            }
-            let Some(timeout) = self.options.idle_timeout else {
-                continue;
-            };
-            if session.has_clients() {
-                session.touch(now);
-            } else if now.saturating_duration_since(session.last_active()) >= timeout {
-                self.close_session(&session, &Cause::Idle, now);
-            }
+    /// Ends a session that is too old, or without a request for `idle_timeout`. As long as a
+    /// client waits for an answer, its session is in use; an open GET is no use.
+    fn close_overdue(&self, session: &Arc<Session>, now: Instant) {
+        if self.is_too_old(session.opened, now) {
+            return self.close_session(session, &Cause::Expired, now);
+        }
+        let Some(timeout) = self.options.idle_timeout else {
+            return;
+        };
+        if session.has_clients() {
+            session.touch(now);
+        } else if now.saturating_duration_since(session.last_active()) >= timeout {
+            self.close_session(session, &Cause::Idle, now);
         }
     }
 
