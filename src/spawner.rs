@@ -71,7 +71,7 @@ impl Spawner {
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
         let (redacting, quoting) = (Arc::clone(&launch.stderr), Arc::clone(&launch.stderr));
         let (waking, its_label) = (waker.clone(), label.to_owned());
-        let (bridge, mut outbound, mut inbound) = Bridge::new(bridge::Options {
+        let (bridge, mut outbound, inbound) = Bridge::new(bridge::Options {
             server: server.name.clone(),
             session: session.to_owned(),
             label: label.to_owned(),
@@ -84,6 +84,8 @@ impl Spawner {
             redact: Box::new(move |text, max_chars| redacting.redact(text, max_chars)),
             stderr: Box::new(move |count| quoting.last(count)),
         });
+        // What the reader thread has on its stack it has in memory, for as long as it waits.
+        let mut inbound = Box::new(inbound);
         let child = Child::start(
             &self.nursery,
             launch,

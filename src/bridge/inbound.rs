@@ -119,6 +119,8 @@ impl Inbound {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn garbage(&mut self, why: &str, text: &str) {
         metrics::CHILD_GARBAGE_LINES.add(1);
         let label = &self.shared.options.label;
@@ -186,6 +188,7 @@ impl Inbound {
     }
 
     /// 2025-11-25, progress: belongs to the request whose token it carries.
+    #[inline(never)] // the way of most messages shall fit into two pages of stack
     fn progress(&mut self, message: &Message<'_>, text: &str, now: Instant) {
         let token = message
             .params
@@ -204,6 +207,7 @@ impl Inbound {
 
     /// What belongs to no request goes to the session's GET, else to the newest open POST, else
     /// it waits. Never to two (2025-11-25, transports, "Multiple Connections").
+    #[inline(never)] // likewise
     fn route(&mut self, text: &str, now: Instant) {
         let posts = self.shared.table.lock().newest_posts();
         for no in std::iter::once(STANDALONE).chain(posts) {
@@ -271,6 +275,7 @@ impl Inbound {
         let known = self.streams.iter().position(|stream| stream.no == no);
         let at = known.unwrap_or_else(|| {
             let last_seq = self.shared.table.lock().first_event();
+            self.streams.reserve_exact(1); // mostly there is no other
             self.streams.push(Stream::new(no, last_seq));
             self.streams.len() - 1
         });
