@@ -110,6 +110,7 @@ fn run(options: &Options) -> Result<bool, String> {
     let balance = storm.run(*length);
     drop(storm);
     if let Err(why) = &balance {
+        say(&format!("cut short: {why}"));
         world
             .ledger
             .violation(Kind::Broker, &"the run", why.clone());

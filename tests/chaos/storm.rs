@@ -130,6 +130,7 @@ impl Storm<'_> {
     fn wait_until(&mut self, when: Instant) -> Result<(), String> {
         while Instant::now() < when {
             if INTERRUPTED.load(Ordering::SeqCst) {
+                self.world.outage_begins();
                 self.broker.signal(Signal::KILL); // so that no client waits for anything
                 return Err("interrupted".to_owned());
             }
