@@ -1,5 +1,6 @@
-//! Tools whose every word says for whom it was said: mark of the call, user and process. The torture
-//! run (`tests/chaos`) checks them, and makes this process flood or die in the middle of a call.
+//! Tools whose every word says for whom it was said: mark of the call, user and process. The
+//! torture run (`tests/chaos`) checks them, and makes this process flood or die in the middle of a
+//! call.
 
 use std::env;
 use std::fs::File;
