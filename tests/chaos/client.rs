@@ -21,6 +21,9 @@ const IDLE_DOUBT: Duration = Duration::from_secs(2);
 /// Refusals of a broker that cannot keep up; see the README's table of what the edge answers.
 pub(crate) const BUSY: &str = "refused because the edge was busy";
 
+/// An `initialize` that met the end of the broker.
+const UNKNOWN_TOO_EARLY: &str = "initialize answered 404 at a shutdown";
+
 /// The round of a client goes no further; the ledger knows why.
 #[derive(Debug)]
 pub(crate) struct Halt;
@@ -238,6 +241,11 @@ impl Client<'_> {
             503 => {
                 let is_revival = standing.is_some_and(|it| it.revives);
                 excuse == Some(Why::BrokerDown) || (response.head.retry_after && is_revival)
+            }
+            404 if standing.is_none() && excuse == Some(Why::BrokerDown) => {
+                // Not in the contract, which has 503; harmless, but counted.
+                self.world.ledger.count(UNKNOWN_TOO_EARLY);
+                true
             }
             404 => standing.is_some() && excuse.is_some(),
             401 => excuse == Some(Why::TokenGone) || self.token_is_old(began, standing),

@@ -47,6 +47,8 @@ pub(crate) struct Expected {
     pub(crate) what: &'static str,
     /// The broker's generation then.
     generation: u64,
+    /// Whether another process than before may answer.
+    may_be_new: bool,
     /// `None` for the session's own stream.
     pub(crate) id: Option<u64>,
     mark: String,
@@ -64,6 +66,7 @@ impl Expected {
         Self {
             began: Instant::now(),
             generation,
+            may_be_new: false,
             what: "GET",
             id: None,
             mark: String::new(),
@@ -293,6 +296,7 @@ impl<'c, 'w> Session<'c, 'w> {
             id: Some(id),
             mark,
             steps: work.steps,
+            may_be_new: self.may_be_new(),
             what,
             ..Expected::of_stream(client.world)
         };
@@ -402,7 +406,7 @@ impl<'c, 'w> Session<'c, 'w> {
         let params = &message["params"];
         let text = params["message"].as_str().unwrap_or_default();
         let testimony: Value = serde_json::from_str(text).unwrap_or_default();
-        self.check(expected.generation, &expected.mark, &testimony)?;
+        self.check(expected, &expected.mark, &testimony)?;
         expected.seen += 1;
         let is_own = expected.id.is_some_and(|id| params["progressToken"] == id);
         if is_own && params["progress"] == expected.seen {
@@ -419,7 +423,7 @@ impl<'c, 'w> Session<'c, 'w> {
     fn flood_message(&mut self, expected: &Expected, stream: u64, message: &Value) -> Done<()> {
         let testimony = &message["params"]["data"];
         let mark = testimony["mark"].as_str().unwrap_or_default();
-        self.check(expected.generation, mark, testimony)?;
+        self.check(expected, mark, testimony)?;
         let nonce = self.nonce.clone().unwrap_or_default();
         let no = testimony["no"].as_u64().unwrap_or_default();
         let before = self.last_floods.insert(stream, (nonce.clone(), no));
@@ -451,7 +455,7 @@ impl<'c, 'w> Session<'c, 'w> {
         }
         let text = answer["result"]["content"][0]["text"].as_str();
         let testimony: Value = serde_json::from_str(text.unwrap_or_default()).unwrap_or_default();
-        self.check(expected.generation, &expected.mark, &testimony)?;
+        self.check(expected, &expected.mark, &testimony)?;
         if expected.seen != expected.steps {
             let (seen, steps) = (expected.seen, expected.steps);
             let what = format!("{what}: expected {steps} steps of progress first, got {seen}");
@@ -463,26 +467,26 @@ impl<'c, 'w> Session<'c, 'w> {
     }
 
     /// Whether the child speaks for this call, principal and session.
-    fn check(&mut self, generation: u64, mark: &str, testimony: &Value) -> Done<()> {
+    fn check(&mut self, expected: &Expected, mark: &str, testimony: &Value) -> Done<()> {
         let (client, world) = (self.client, self.client.world);
         let text = |key: &str| testimony[key].as_str().unwrap_or_default();
         let nonce = text("nonce").to_owned();
-        let expected = [mark, client.name(), self.server];
+        let wanted = [mark, client.name(), self.server];
         let mut wrong = None;
-        if [text("mark"), text("user"), text("server")] != expected || nonce.is_empty() {
-            wrong = Some(format!("expected {expected:?}"));
+        if [text("mark"), text("user"), text("server")] != wanted || nonce.is_empty() {
+            wrong = Some(format!("expected {wanted:?}"));
         } else if self.nonce.as_ref() != Some(&nonce) {
             wrong = world
                 .spoke(&nonce, &self.standing.id, client.principal, self.server)
                 .err();
-            let may_be_new = self.may_be_new();
+            let may_be_new = expected.may_be_new || self.may_be_new();
             let before = self.nonce.replace(nonce);
             match before {
                 None => {}
                 Some(before) if !may_be_new => wrong = Some(format!("expected process {before}")),
                 Some(_) => {
                     world.ledger.count("sessions revived");
-                    self.standing.generation = generation;
+                    self.standing.generation = expected.generation;
                     self.standing.doomed = false;
                 }
             }
