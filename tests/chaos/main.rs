@@ -1,13 +1,14 @@
 //! `chaos`: a torture run. Hundreds of clients of several principals against one broker, over
 //! children that answer, crash, hang, flood and fork; the broker itself is stopped, killed and
-//! started again meanwhile. Nobody may get what is not theirs, nothing may be lost without a reason,
-//! and nothing may be left behind. Start it with `scripts/chaos SECONDS SEED`.
+//! started again meanwhile. Nobody may get what is not theirs, nothing may be lost without a
+//! reason, and nothing may be left behind. Start it with `scripts/chaos SECONDS SEED`.
 //!
-//! [`plan`] decides what there is and when the broker is struck, [`prng`] by which chance. [`storm`]
-//! goes through the phases, [`crowd`] runs the clients: [`steady`], [`wild`], and [`streams`] for
-//! both. [`session`] checks every word that comes, over [`client`], which judges what does not come,
-//! and [`wire`]. [`world`] is what they share, [`broker`] and [`process`] what they look at,
-//! [`ledger`] what they find, [`report`] what is shown of it. Nothing here knows the broker's code.
+//! [`plan`] decides what there is and when the broker is struck, [`prng`] by which chance.
+//! [`storm`] goes through the phases, [`crowd`] runs the clients: [`steady`], [`wild`], and
+//! [`streams`] for both. [`session`] checks every word that comes, over [`client`], which judges
+//! what does not come, and [`wire`]. [`world`] is what they share, [`broker`] and [`process`] what
+//! they look at, [`ledger`] what they find, [`report`] what is shown of it. Nothing here knows the
+//! broker's code.
 
 mod broker;
 mod client;
