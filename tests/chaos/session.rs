@@ -183,7 +183,8 @@ impl<'c, 'w> Session<'c, 'w> {
         sent.map_err(|why| self.client.broken(Some(&self.standing), began, &why, what))
     }
 
-    /// Whether the process behind the session may be another one by now. Its streams begin anew then.
+    /// Whether the process behind the session may be another one by now. Its streams begin anew
+    /// then.
     fn may_be_new(&self) -> bool {
         let Standing {
             generation,
