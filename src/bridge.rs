@@ -302,7 +302,9 @@ impl Bridge {
         let (outgoing, why) = match inbox.try_send(outgoing) {
             Ok(()) => return,
             Err(TrySendError::Full(outgoing)) => (outgoing, Refusal::TooManyInFlight),
-            Err(TrySendError::Disconnected(outgoing)) => (outgoing, Refusal::SessionEnded),
+            Err(TrySendError::Disconnected(outgoing)) => {
+                (outgoing, self.shared.table.lock().why_closed())
+            }
         };
         self.shared.queued.fetch_sub(1, Ordering::AcqRel);
         drop(lane);

@@ -243,6 +243,8 @@ impl Table {
     pub(super) fn why_closed(&self) -> Refusal {
         match &self.start_failure {
             Some(why) => Refusal::StartFailed(why.clone()),
+            // Whatever ends a session now, it is not for its client to begin another one here.
+            None if self.draining => Refusal::Draining,
             None if self.rests => Refusal::Resting,
             None => Refusal::SessionEnded,
         }
