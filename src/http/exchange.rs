@@ -136,11 +136,12 @@ impl Exchange for HttpExchange {
 }
 
 impl Drop for HttpExchange {
-    /// One that was dropped on its way has met the end of its session.
+    /// One that was dropped on its way has met the end of its child; whether the session is over
+    /// too, the next try tells.
     fn drop(&mut self) {
         self.write_reply(&Reply::Refused {
             id: "null",
-            why: Refusal::SessionEnded,
+            why: Refusal::Resting,
         });
     }
 }
