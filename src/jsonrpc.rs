@@ -4,11 +4,15 @@
 //! builds a tree: a message is checked to be JSON once, and what routing needs is borrowed from
 //! the text. Knows no MCP: method and field names belong to `mcp`.
 
+mod edit;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use serde_core::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+pub(crate) use edit::{Edit, Member, members};
 
 /// Error codes of JSON-RPC 2.0 section 5.1, and MCP's own from the implementation range.
 pub(crate) mod code {
@@ -80,6 +84,7 @@ pub(crate) struct Message<'a> {
     pub(crate) method: Cow<'a, str>,
     pub(crate) params: Option<&'a str>,
     pub(crate) result: Option<&'a str>,
+    pub(crate) error: Option<&'a str>,
 }
 
 /// Why a text is not a message.
@@ -255,6 +260,7 @@ impl<'a> Members<'a> {
             method,
             params: self.params,
             result: self.result,
+            error: self.error,
         })
     }
 }

@@ -9,6 +9,7 @@
 //! - `http`: tiny_http's accept loop, routes, statuses, event streams
 //! - `session`: which session id belongs to whom and to which child
 //! - `bridge`: who waits for which message of one child
+//! - `translate`: a child of one era of the protocol in the dress of the other
 //! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
 //!   `demo`: a server to try it with
 //! - `launcher`: what a child's process does before it becomes the child
@@ -48,6 +49,7 @@ mod spawner;
 mod supervisor;
 mod systemd;
 mod thread;
+mod translate;
 
 use std::ffi::OsString;
 use std::fmt;

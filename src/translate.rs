@@ -1,0 +1,53 @@
+//! Translation between the two eras of the protocol: a child of one era, dressed as one of the
+//! other; pure.
+//!
+//! A translator stands between a bridge and its child. It takes lines of either side and says
+//! what becomes of them: lines for the child, lines for the client's side. It knows no clock, no
+//! thread and no process, so a conversation can be written down and played back
+//! (`tests/data/eras`). What a message does not have to change for stays as it came, byte for
+//! byte: fields are put in and taken out of the text, never parsed and printed again.
+//!
+//! - `legacy_child`: a child of up to 2025-11-25 for clients of 2026-07-28, which all share it
+//! - `modern_child`: a child of 2026-07-28 for one client of up to 2025-11-25
+
+mod legacy_child;
+mod modern_child;
+
+use std::time::Instant;
+
+pub(crate) use legacy_child::LegacyChild;
+pub(crate) use modern_child::ModernChild;
+
+/// What becomes of a line: one message each, without an end of line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Out {
+    /// For the child's stdin.
+    Child(String),
+    /// For the client's side, as if the child had written it.
+    Client(String),
+    /// The child cannot be served from: why, in words that follow "it". Nothing comes after it.
+    Failed(String),
+}
+
+/// A child in the dress of the other era.
+///
+/// Calls come in the order in which the lines were read, one at a time.
+pub(crate) trait Translator: Send {
+    /// The child runs.
+    fn begin(&mut self, now: Instant, out: &mut Vec<Out>);
+
+    /// A message of the client's side, in the client's era.
+    fn from_client(&mut self, line: &str, now: Instant, out: &mut Vec<Out>);
+
+    /// A message of the child, in the child's era.
+    fn from_child(&mut self, line: &str, now: Instant, out: &mut Vec<Out>);
+
+    /// When [`Translator::tick`] has something to do.
+    fn due(&self) -> Option<Instant>;
+
+    /// Time has passed.
+    fn tick(&mut self, now: Instant, out: &mut Vec<Out>);
+}
+
+#[cfg(test)]
+mod tests;
