@@ -35,7 +35,7 @@ use std::time::Duration;
 pub(crate) use address::{Listen, PublicUrl};
 pub(crate) use nearest::nearest;
 pub(crate) use run_as::RunAs;
-pub(crate) use server_options::ServerOptions;
+pub(crate) use server_options::{EraChoice, ServerOptions};
 pub(crate) use servers::{Server, ServerCommand};
 pub(crate) use settings::{SETTINGS, Settings, Shape};
 
@@ -72,6 +72,8 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     /// How long a child may take to answer `initialize`.
     pub(crate) start_timeout: Duration,
+    /// How long a call that has asked its client something waits for the answer.
+    pub(crate) input_timeout: Duration,
     /// From the end of a child's stdin to SIGTERM.
     pub(crate) stop_grace: Duration,
     /// From SIGTERM to SIGKILL.
@@ -117,6 +119,7 @@ const DEFAULT_MAX_SESSIONS_PER_USER: usize = 16;
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_mins(30);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
 const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(120);
+const DEFAULT_INPUT_TIMEOUT: Duration = Duration::from_mins(5);
 const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(2);
 const DEFAULT_KILL_GRACE: Duration = Duration::from_secs(3);
 const DEFAULT_MAX_BODY_BYTES: usize = 4 << 20;
@@ -190,6 +193,7 @@ pub(crate) fn load(
         max_session_age: settings.max_session_age.filter(|time| !time.is_zero()),
         drain: settings.drain.unwrap_or(DEFAULT_DRAIN),
         start_timeout: settings.start_timeout.unwrap_or(DEFAULT_START_TIMEOUT),
+        input_timeout: settings.input_timeout.unwrap_or(DEFAULT_INPUT_TIMEOUT),
         stop_grace: settings.stop_grace.unwrap_or(DEFAULT_STOP_GRACE),
         kill_grace: settings.kill_grace.unwrap_or(DEFAULT_KILL_GRACE),
         max_body: settings.max_body.unwrap_or(DEFAULT_MAX_BODY_BYTES),

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::json::{Entry, Fault, Node};
+use super::nearest::nearest;
 use super::units;
 
 /// How the children of one server are treated.
@@ -14,9 +15,23 @@ pub(crate) struct ServerOptions {
     pub(crate) revive: Option<Duration>,
     /// How long the child of an ended session waits for the next one. `None`: it ends.
     pub(crate) park: Option<Duration>,
+    /// Which era of the protocol its children are spoken to in.
+    pub(crate) era: EraChoice,
     /// Whether children are kept from what is not theirs (Landlock).
     pub(crate) isolate: bool,
     pub(crate) limits: ChildLimits,
+}
+
+/// How it is known which eras a server's program speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum EraChoice {
+    /// It is found out, in a process of its own.
+    #[default]
+    Auto,
+    /// `initialize`, up to 2025-11-25.
+    Legacy,
+    /// Nothing but 2026-07-28.
+    Modern,
 }
 
 /// What one child may use; `None` means no limit of the broker's.
@@ -43,9 +58,10 @@ const FILE_BYTES: RangeInclusive<usize> = 0..=1 << 50;
 const PIDS: RangeInclusive<usize> = 0..=1 << 22;
 const OPEN_FILES: RangeInclusive<usize> = 16..=1 << 20;
 
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "revive",
     "park",
+    "era",
     "isolate",
     "memory_max",
     "pids_max",
@@ -58,6 +74,7 @@ impl Default for ServerOptions {
         Self {
             revive: None,
             park: None,
+            era: EraChoice::Auto,
             isolate: true,
             limits: ChildLimits {
                 memory_max: None,
@@ -94,6 +111,7 @@ impl ServerOptions {
                 };
             }
             "park" => self.park = Some(time(PARK)?).filter(|time| !time.is_zero()),
+            "era" => self.era = EraChoice::parse(&value.string()?).map_err(fault)?,
             "isolate" => self.isolate = value.boolean()?,
             "memory_max" => self.limits.memory_max = limit(size(MEMORY_BYTES)?),
             "pids_max" => self.limits.pids_max = limit(count(PIDS)?),
@@ -102,5 +120,24 @@ impl ServerOptions {
             _ => return Err(entry.unknown(KEYS)),
         }
         Ok(())
+    }
+}
+
+impl EraChoice {
+    const ALL: [(Self, &str); 3] = [
+        (Self::Auto, "auto"),
+        (Self::Legacy, "legacy"),
+        (Self::Modern, "modern"),
+    ];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(era, _)| *era).ok_or_else(|| {
+            let mut why = format!("{text:?} is not auto, legacy or modern");
+            if let Some(meant) = nearest(text, Self::ALL.map(|(_, name)| name)) {
+                why.push_str(&format!(", did you mean {meant:?}?"));
+            }
+            why
+        })
     }
 }

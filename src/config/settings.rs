@@ -26,6 +26,7 @@ pub(crate) struct Settings {
     pub(crate) max_session_age: Option<Duration>,
     pub(crate) drain: Option<Duration>,
     pub(crate) start_timeout: Option<Duration>,
+    pub(crate) input_timeout: Option<Duration>,
     pub(crate) stop_grace: Option<Duration>,
     pub(crate) kill_grace: Option<Duration>,
     pub(crate) max_body: Option<usize>,
@@ -78,11 +79,12 @@ const MESSAGE_BYTES: RangeInclusive<usize> = 1 << 10..=256 << 20;
 const IDLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(365 * 24);
 const AGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(365 * 24);
 const START: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+const INPUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
 
 /// Every setting, in the order of the help.
-pub(crate) static SETTINGS: [Setting; 26] = [
+pub(crate) static SETTINGS: [Setting; 27] = [
     one("listen", Some("--listen"), |s, text| {
         put(&mut s.listen, Listen::parse(text))
     }),
@@ -147,6 +149,9 @@ pub(crate) static SETTINGS: [Setting; 26] = [
     }),
     one("start_timeout", None, |s, text| {
         put(&mut s.start_timeout, units::duration(text, START))
+    }),
+    one("input_timeout", None, |s, text| {
+        put(&mut s.input_timeout, units::duration(text, INPUT))
     }),
     one("stop_grace", None, |s, text| {
         put(&mut s.stop_grace, units::duration(text, GRACE))
@@ -271,6 +276,7 @@ impl Settings {
             max_session_age: self.max_session_age.or(other.max_session_age),
             drain: self.drain.or(other.drain),
             start_timeout: self.start_timeout.or(other.start_timeout),
+            input_timeout: self.input_timeout.or(other.input_timeout),
             stop_grace: self.stop_grace.or(other.stop_grace),
             kill_grace: self.kill_grace.or(other.kill_grace),
             max_body: self.max_body.or(other.max_body),

@@ -102,6 +102,7 @@ fn nothing_said_gives_the_defaults() {
         (config.drain, config.start_timeout),
         (Duration::from_secs(10), Duration::from_secs(120))
     );
+    assert_eq!(config.input_timeout, Duration::from_mins(5));
     assert_eq!(
         (config.stop_grace, config.kill_grace),
         (Duration::from_secs(2), Duration::from_secs(3))
@@ -230,6 +231,7 @@ fn flags_win_over_the_file() {
 #[test]
 fn a_file_can_say_how_children_are_treated() {
     let config = load_file(&examples("good").join("full.json")).unwrap();
+    assert_eq!(config.input_timeout, Duration::from_secs(90));
     assert_eq!(config.max_session_age, Some(Duration::from_hours(24)));
     assert_eq!(
         (config.max_in_flight_per_user, config.min_free_memory),
@@ -242,6 +244,7 @@ fn a_file_can_say_how_children_are_treated() {
         ServerOptions {
             revive: Some(Duration::from_hours(7 * 24)),
             park: Some(Duration::from_secs(60)),
+            era: EraChoice::Legacy,
             isolate: false,
             limits: ChildLimits {
                 memory_max: Some(512 << 20),
@@ -250,6 +253,25 @@ fn a_file_can_say_how_children_are_treated() {
                 open_files_max: Some(1024),
             },
         }
+    );
+}
+
+#[test]
+fn a_server_speaks_the_era_that_its_file_says() {
+    let config = load_file(&examples("good").join("eras.json")).unwrap();
+    let eras = [
+        EraChoice::Auto,
+        EraChoice::Legacy,
+        EraChoice::Modern,
+        EraChoice::Auto,
+    ];
+    assert_eq!(
+        config
+            .servers
+            .iter()
+            .map(|it| it.options.era)
+            .collect::<Vec<_>>(),
+        eras
     );
 }
 
@@ -274,6 +296,7 @@ fn each_setting_wins_over_the_same_setting_only() {
         ("keep_homes", "true", "false"),
         ("max_session_age", "1s", "2s"),
         ("start_timeout", "1s", "2s"),
+        ("input_timeout", "1s", "2s"),
         ("stop_grace", "1s", "2s"),
         ("kill_grace", "1s", "2s"),
         ("max_in_flight", "1", "2"),
