@@ -1,38 +1,43 @@
-//! One child's router, legacy era: which client waits for which answer, and which stream gets
-//! what the child says on its own.
+//! One child's router: which client waits for which answer, and which stream gets what the child
+//! says on its own.
 //!
 //! A bridge has three faces. [`Bridge`] is what the session holds: it takes requests of clients
 //! in. [`Outbound`] runs on the writer thread and turns them into lines for the child.
 //! [`Inbound`] runs on the reader thread, takes the child's lines, and is the only one that ever
 //! writes to a client once a request is on its way, so no stream needs a lock. It knows neither
 //! processes nor HTTP: a client is an [`Exchange`].
+//!
+//! What is behind the faces is a front for one of the eras: `session` serves one legacy client by
+//! its session id, `modern` serves all requests of a principal. Each speaks to the child in its
+//! own era; where that is not the child's, a translator stands in the lane between them.
 
+mod departed;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod handshake;
 mod inbound;
+mod lane;
+pub(crate) mod modern;
 mod outbound;
 mod quota;
 mod replay;
+mod session;
 mod stream;
 mod table;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::Mutex;
-
-use crate::jsonrpc::ParseError;
+use crate::jsonrpc::{self, ParseError};
+use crate::translate::Translator;
 pub(crate) use handshake::Handshake;
-pub(crate) use inbound::Inbound;
+pub(crate) use lane::WriteNow;
+use lane::{Heard, Lane, SMALL_BODY_BYTES};
+use modern::Mirrored;
 pub(crate) use outbound::Outbound;
 pub(crate) use quota::Quota;
-use table::Table;
 
 /// One HTTP request of a client that waits for its response.
 pub(crate) trait Exchange: Send {
@@ -47,6 +52,9 @@ pub(crate) trait Exchange: Send {
 
     /// Tells this client's connection from all others.
     fn connection(&self) -> u64;
+
+    /// What the head repeats of the body, as clients of the modern era do.
+    fn mirrored(&self) -> Option<&Mirrored>;
 
     /// Ends the exchange with one response.
     fn reply(self: Box<Self>, reply: Reply<'_>);
@@ -78,6 +86,10 @@ pub(crate) enum Reply<'a> {
         json: &'a [u8],
         session: Option<&'a str>,
     },
+    /// A response of the modern era; `error` is the code of its error, if it is one.
+    Answer { json: &'a [u8], error: Option<i64> },
+    /// A request of the modern era that breaks a rule; `error` is the code.
+    Fault { json: &'a [u8], error: i64 },
     /// A notification or a response was taken.
     Accepted,
     /// The request was not taken; `id` is the text of its id.
@@ -90,6 +102,8 @@ pub(crate) enum Refusal {
     BodyIncomplete,
     Body(ParseError),
     BatchNotAllowed,
+    /// A client of the modern era has sent a response: it is asked nothing.
+    ResponseNotAllowed,
     AlreadyInitialized,
     IdInFlight,
     /// `Last-Event-ID` names a stream that has nothing more to say: all was seen, or it is kept no
@@ -167,8 +181,13 @@ pub(crate) struct Options {
     pub(crate) replay: Option<(Handshake, Instant)>,
     /// How long the child may take to answer `initialize`.
     pub(crate) start_timeout: Duration,
+    /// A child that was taken for a legacy one has said that it is none; `None` if that is not to
+    /// be believed.
+    pub(crate) learned_modern: Option<Box<dyn Fn() + Send + Sync>>,
     /// Interrupts the reader thread: it shall call [`Inbound::service`].
     pub(crate) wake: Box<dyn Fn() + Send + Sync>,
+    /// The same at a later moment; replaces the one that was named before.
+    pub(crate) wake_at: Box<dyn Fn(Instant) + Send + Sync>,
     pub(crate) host: Box<dyn Host>,
     /// For what the child wrote, before it is logged.
     pub(crate) redact: Redact,
@@ -178,139 +197,115 @@ pub(crate) struct Options {
 
 /// The number of a child's first session; those that follow have others.
 pub(crate) const FIRST_TENANT: u64 = 0;
-/// What waits for the writer thread; more is refused.
-const INBOX_LEN: usize = 32;
-/// A body up to this size has come together with its head, so taking it costs no waiting.
-const SMALL_BODY_BYTES: usize = 1024;
 
-/// Writes bytes to the child if that takes no waiting; false if none of them was written.
-pub(crate) type WriteNow = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+/// What the reader thread runs.
+pub(crate) trait Inbound: Send {
+    /// Takes one line of the child.
+    fn line(&mut self, line: &[u8], now: Instant);
+
+    /// A line was longer than a message may be.
+    fn line_too_long(&mut self);
+
+    /// Does what is due: errands of other threads, streams for slow answers, heartbeats.
+    fn service(&mut self, now: Instant);
+
+    /// The child has ended: whoever holds the bridge is told, and everybody who waits learns how.
+    fn exited(&mut self, reason: &str, now: Instant);
+}
+
+/// What serves the clients of one era. Those of the other have no use for some of it.
+trait Front: Send + Sync {
+    /// Takes one POST: answers it if nothing is to wait for, and gives what the child shall get.
+    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Vec<u8>>;
+
+    /// What to tell those who come too late.
+    fn why_closed(&self) -> Refusal;
+
+    /// For the reader thread: what the translator has made of a client's message.
+    fn hand_in(&self, heard: Heard);
+
+    /// Takes a GET.
+    fn listen(&self, tenant: u64, exchange: Box<dyn Exchange>, last_event_id: Option<String>);
+
+    /// The client of this connection has gone.
+    fn gone(&self, connection: u64);
+
+    /// Requests that wait for an answer of the child.
+    fn in_flight(&self) -> usize;
+
+    /// Whether a client waits for something.
+    fn has_clients(&self) -> bool;
+
+    /// Wakes the reader thread if something is due.
+    fn tick(&self, now: Instant);
+
+    /// From now on no request is taken.
+    fn drain(&self);
+
+    /// Answers everybody who waits.
+    fn close(&self);
+
+    /// A thread of the bridge has panicked.
+    fn fault(&self);
+
+    /// Whether this is the protocol version that was negotiated.
+    fn speaks(&self, _version: &str) -> bool {
+        false
+    }
+
+    /// What the client has told the child.
+    fn handshake(&self) -> Handshake {
+        Handshake::default()
+    }
+
+    fn may_park(&self) -> bool {
+        false
+    }
+
+    fn park(&self) -> bool {
+        false
+    }
+
+    fn hand_over(&self, _session: &str, _tenant: u64) {}
+
+    fn rest(&self) {}
+}
 
 /// What the session holds of a bridge.
 pub(crate) struct Bridge {
-    lane: Mutex<Lane>,
-    shared: Arc<Shared>,
-}
-
-/// The way to the child. Mostly it is free and the child reads; then whoever brings a small
-/// request writes it, which spares a change of threads. Everything else queues up for the writer
-/// thread, and as long as anything does, nothing overtakes it. The lock is held over a write that
-/// cannot wait, so that two lines never mix.
-struct Lane {
-    /// `None` once the session has ended.
-    inbox: Option<Sender<Box<Outgoing>>>,
-    /// `None` until the child runs.
-    write_now: Option<WriteNow>,
-}
-
-/// What the writer thread takes.
-enum Outgoing {
-    Request {
-        exchange: Box<dyn Exchange>,
-        tenant: u64,
-    },
-    /// Its requests are entered already.
-    Line(Vec<u8>),
-}
-
-/// What the three faces share.
-struct Shared {
-    options: Options,
-    /// What the writer thread was given and has not written yet.
-    queued: AtomicUsize,
-    /// The child is yet to be told what another one knew: nothing may overtake that.
-    is_prompting: AtomicBool,
-    table: Mutex<Table>,
-    errands: Mutex<VecDeque<Errand>>,
-}
-
-/// What other threads ask of the reader thread.
-enum Errand {
-    /// A GET: becomes the session's stream, or resumes the one named by `Last-Event-ID`.
-    Listen {
-        exchange: Box<dyn Exchange>,
-        tenant: u64,
-        last_event_id: Option<String>,
-    },
-    /// The client at the other end of a connection has gone.
-    Gone { connection: u64 },
-    /// The session has ended, and the child may get another one: let go of what is left.
-    Park,
-    /// The session ends: answer everybody.
-    Close,
+    lane: Arc<Lane>,
+    front: Arc<dyn Front>,
 }
 
 impl Bridge {
-    /// The three faces of a new bridge.
-    pub(crate) fn new(mut options: Options) -> (Self, Outbound, Inbound) {
-        let (sender, receiver) = bounded(INBOX_LEN);
-        let mut table = Table::new(options.session.clone(), Arc::clone(&options.quota));
-        let (script, prompter) = match options.replay.take() {
-            Some((handshake, since)) => {
-                table.replay(handshake.clone(), since);
-                let (script, prompter) = replay::prepare(handshake, &options.label);
-                (Some(script), Some(prompter))
-            }
-            None => (None, None),
-        };
-        let shared = Arc::new(Shared {
-            options,
-            queued: AtomicUsize::new(0),
-            is_prompting: AtomicBool::new(script.is_some()),
-            table: Mutex::new(table),
-            errands: Mutex::default(),
-        });
-        let outbound = Outbound::new(receiver, script, Arc::clone(&shared));
-        let inbound = Inbound::new(prompter, Arc::clone(&shared));
-        let lane = Mutex::new(Lane {
-            inbox: Some(sender),
-            write_now: None,
-        });
-        (Self { lane, shared }, outbound, inbound)
+    /// The three faces of a new bridge for one legacy client; with a translator, if the child is
+    /// of the modern era.
+    pub(crate) fn for_session(
+        options: Options,
+        translator: Option<Box<dyn Translator>>,
+    ) -> (Self, Outbound, Box<dyn Inbound>) {
+        let (bridge, outbound, inbound) = session::bridge(options, translator);
+        (bridge, outbound, Box::new(inbound))
+    }
+
+    /// The three faces of a new bridge for all modern requests of a principal; with a translator,
+    /// if the child is of the legacy era.
+    pub(crate) fn for_all(
+        options: Options,
+        translator: Option<Box<dyn Translator>>,
+    ) -> (Self, Outbound, Box<dyn Inbound>) {
+        let (bridge, outbound, inbound) = modern::bridge(options, translator);
+        (bridge, outbound, Box::new(inbound))
     }
 
     /// The child runs, and this writes to its stdin.
     pub(crate) fn connect(&self, write_now: WriteNow) {
-        self.lane.lock().write_now = Some(write_now);
+        self.lane.connect(write_now);
     }
 
     /// Takes a POST of the session that is the `tenant`. Never blocks.
     pub(crate) fn post(&self, tenant: u64, exchange: Box<dyn Exchange>) {
-        let lane = self.lane.lock();
-        let Some(inbox) = &lane.inbox else {
-            drop(lane);
-            let why = self.shared.table.lock().why_closed();
-            return outbound::refuse_unread(exchange, why);
-        };
-        let is_free = self.shared.is_quiet();
-        if let Some(write_now) = &lane.write_now
-            && is_free
-            && exchange.body_len() <= SMALL_BODY_BYTES
-        {
-            let line = outbound::accept(&self.shared, tenant, exchange, Instant::now());
-            if let Some(line) = line
-                && !write_now(&line)
-            {
-                // There is room: nothing is queued, and nobody else can queue now.
-                self.shared.queued.fetch_add(1, Ordering::AcqRel);
-                let _ = inbox.try_send(Box::new(Outgoing::Line(line)));
-            }
-            return;
-        }
-        self.shared.queued.fetch_add(1, Ordering::AcqRel);
-        let outgoing = Box::new(Outgoing::Request { exchange, tenant });
-        let (outgoing, why) = match inbox.try_send(outgoing) {
-            Ok(()) => return,
-            Err(TrySendError::Full(outgoing)) => (outgoing, Refusal::TooManyInFlight),
-            Err(TrySendError::Disconnected(outgoing)) => {
-                (outgoing, self.shared.table.lock().why_closed())
-            }
-        };
-        self.shared.queued.fetch_sub(1, Ordering::AcqRel);
-        drop(lane);
-        if let Outgoing::Request { exchange, .. } = *outgoing {
-            outbound::refuse_unread(exchange, why);
-        }
+        self.lane.post(&*self.front, tenant, exchange);
     }
 
     /// Takes a GET, likewise.
@@ -320,112 +315,89 @@ impl Bridge {
         exchange: Box<dyn Exchange>,
         last_event_id: Option<String>,
     ) {
-        self.send_errand(Errand::Listen {
-            exchange,
-            tenant,
-            last_event_id,
-        });
+        self.front.listen(tenant, exchange, last_event_id);
     }
 
     /// The client of this connection has gone.
     pub(crate) fn gone(&self, connection: u64) {
-        self.send_errand(Errand::Gone { connection });
+        self.front.gone(connection);
     }
 
     /// Requests that wait for an answer of the child, or to be sent to it.
     pub(crate) fn in_flight(&self) -> usize {
-        self.shared.table.lock().in_flight() + self.shared.queued.load(Ordering::Acquire)
+        self.front.in_flight() + self.lane.queued()
     }
 
     /// Whether this is the protocol version that was negotiated.
     pub(crate) fn speaks(&self, version: &str) -> bool {
-        self.shared.table.lock().version == version
+        self.front.speaks(version)
     }
 
     /// Whether a client waits for an answer, or will.
     pub(crate) fn has_clients(&self) -> bool {
-        self.shared.queued.load(Ordering::Acquire) > 0 || self.shared.table.lock().has_clients()
+        self.lane.queued() > 0 || self.front.has_clients()
     }
 
     /// Wakes the reader thread if something is due at `now`.
     pub(crate) fn tick(&self, now: Instant) {
-        let start_timeout = self.shared.options.start_timeout;
-        let due = self.shared.table.lock().is_due(start_timeout, now);
-        if due {
-            (self.shared.options.wake)();
-        }
+        self.front.tick(now);
     }
 
     /// From now on no request is taken; what answers a question of the child still is.
     pub(crate) fn drain(&self) {
-        self.shared.table.lock().draining = true;
+        self.front.drain();
     }
 
     /// What the client has told the child.
     pub(crate) fn handshake(&self) -> Handshake {
-        self.shared.table.lock().handshake.clone()
+        self.front.handshake()
     }
 
     /// Whether the child could serve another session of the same client as if it were new.
     pub(crate) fn may_park(&self) -> bool {
-        self.shared.is_quiet() && self.shared.table.lock().may_park()
+        self.lane.is_quiet() && self.front.may_park()
     }
 
     /// Its session has ended, and nothing of it is taken any more; false if something of it is
     /// left. [`Host::parked`] says when the bridge can have another session.
     pub(crate) fn park(&self) -> bool {
-        // As long as this is held, nobody is between entering a message and writing it.
-        let lane = self.lane.lock();
-        let is_parked = self.shared.is_quiet() && self.shared.table.lock().park();
-        drop(lane);
-        if is_parked {
-            self.send_errand(Errand::Park);
-        }
+        let held = self.lane.hold();
+        let is_parked = self.lane.is_quiet() && self.front.park();
+        drop(held);
         is_parked
     }
 
     /// Gives a parked bridge its next session, whose `initialize` it will answer by itself. What
     /// comes from another `tenant` is refused from now on.
     pub(crate) fn hand_over(&self, session: &str, tenant: u64) {
-        self.shared.table.lock().hand_over(session, tenant);
+        self.front.hand_over(session, tenant);
     }
 
     /// Its session will end, but can be revived: whoever comes too late shall come again.
     pub(crate) fn rest(&self) {
-        self.shared.table.lock().rests = true;
+        self.front.rest();
     }
 
     /// Ends the bridge: answers everybody who waits, and lets [`Outbound::next`] return `None`
     /// so that the child's stdin closes.
     pub(crate) fn close(&self) {
-        self.lane.lock().inbox = None;
-        self.send_errand(Errand::Close);
-    }
-
-    fn send_errand(&self, errand: Errand) {
-        self.shared.errands.lock().push_back(errand);
-        (self.shared.options.wake)();
+        self.lane.close();
+        self.front.close();
     }
 }
 
-impl Shared {
-    /// Whether nothing is on its way to the writer thread, or with it.
-    fn is_quiet(&self) -> bool {
-        !self.is_prompting.load(Ordering::Acquire) && self.queued.load(Ordering::Acquire) == 0
+/// Refuses a POST that goes no further; its id is read if that takes no waiting.
+pub(crate) fn refuse(mut exchange: Box<dyn Exchange>, why: Refusal) {
+    let mut body = Vec::new();
+    if exchange.body_len() <= SMALL_BODY_BYTES {
+        body = exchange.body().unwrap_or_default();
     }
-
-    fn take_errand(&self) -> Option<Errand> {
-        self.errands.lock().pop_front()
-    }
+    let message = str::from_utf8(&body)
+        .ok()
+        .and_then(|text| jsonrpc::parse(text).ok());
+    let id = message.map_or("null", |message| message.id_text);
+    exchange.reply(Reply::Refused { id, why });
 }
-
-/// Refuses a POST that came to no bridge; its id is read if that takes no waiting.
-pub(crate) fn refuse(exchange: Box<dyn Exchange>, why: Refusal) {
-    outbound::refuse_unread(exchange, why);
-}
-
-/// The writer thread's end of the inbox. Its slots are there from the start, and mostly empty.
-type Inbox = Receiver<Box<Outgoing>>;
 
 #[cfg(test)]
 mod tests;

@@ -158,12 +158,14 @@ fn handle(app: &Arc<App>, request: tiny_http::Request) {
     let mut face = Face {
         origin: None,
         gone_status: app.gone_status,
+        is_modern: false,
         tally: None,
     };
     let incoming = match Incoming::read(&request) {
         Ok(incoming) => incoming,
         Err(answer) => return reply::send(request, &answer, &face),
     };
+    face.is_modern = incoming.is_modern();
     face.tally = Some(Tally::begin(&incoming.method, Instant::now()));
     if incoming.is_admin {
         return admin::serve(app, request, &incoming, face);
@@ -177,7 +179,7 @@ fn handle(app: &Arc<App>, request: tiny_http::Request) {
     }
     let answer = match route::find(&app.servers, &incoming.method, request.url()) {
         Route::Mcp(server) => return mcp::serve(app, request, incoming, face, &server),
-        Route::Preflight => Answer::Preflight,
+        Route::Preflight => Answer::Preflight(request::wanted_params(&request)),
         Route::Health => app.health(),
         Route::MethodNotAllowed(allow) => Answer::MethodNotAllowed(allow),
         Route::Metrics | Route::NotFound => Answer::NotFound,

@@ -27,6 +27,7 @@ mod clock;
 mod config;
 mod demo;
 mod edge;
+mod eras;
 mod exit;
 #[cfg(fuzzing)]
 pub mod fuzz;

@@ -22,6 +22,7 @@ use crate::auth::{Authenticator, TokenError, TokenStore};
 use crate::cgroup::Cgroups;
 use crate::config::{Config, Listen, ServerOptions};
 use crate::edge::{self, Door, Edge, Listener};
+use crate::eras::Eras;
 use crate::exit::Exit;
 use crate::http::{self, App, Policy};
 use crate::isolation::{Isolation, IsolationError};
@@ -156,13 +157,16 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     isolation.log();
     let cgroups = cgroups(&run);
     let parent = Parent::start().map_err(ServeError::Start)?;
+    let eras = Arc::new(Eras::open(&config, parent.nursery()));
     let spawner = Spawner::new(
         &config,
         parent.nursery(),
         isolation,
         Arc::clone(&run),
         cgroups,
-    );
+        Arc::clone(&eras),
+    )
+    .map_err(ServeError::Start)?;
     let registry = registry(&config, spawner)?;
     let app = Arc::new(app(&config, &listeners, &registry, &authenticator));
     let turns = Turns::default();

@@ -5,7 +5,9 @@
 //! principal is revoked, on DELETE and at shutdown. The registry knows *to* spawn, not *how*:
 //! it gets a [`SpawnFn`]. It returns values; statuses are chosen in `http`.
 //!
-//! `opening` lets sessions in · `ending` lets them go · `parking` keeps a child for its client's
+//! Requests of the modern era have no session of their own: all of a principal share one.
+//!
+//! `opening` lets sessions in · `sharing` finds the one that modern requests share · `ending` lets them go · `parking` keeps a child for its client's
 //! next session · `records` keeps sessions whose child is gone, for `revival`.
 
 mod cause;
@@ -18,6 +20,7 @@ mod places;
 pub(crate) mod reaper;
 mod records;
 mod revival;
+mod sharing;
 mod starts;
 
 use std::collections::HashMap;
@@ -48,10 +51,20 @@ pub(crate) struct Backend {
     pub(crate) kill: Box<dyn Fn() + Send + Sync>,
 }
 
+/// Whom a session serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// The legacy client that knows its id.
+    OneClient,
+    /// All modern requests of its principal, to whom its id means nothing.
+    AllOfPrincipal,
+}
+
 /// What a spawn function needs to know.
 pub(crate) struct SpawnRequest<'a> {
     pub(crate) server: &'a str,
     pub(crate) principal: &'a Principal,
+    pub(crate) audience: Audience,
     pub(crate) session: &'a str,
     pub(crate) label: &'a str,
     /// Requests in flight of the principal.
@@ -195,6 +208,7 @@ impl Registry {
         server: &str,
     ) -> Result<Found, FindError> {
         let session = self.sessions.lock().by_id.get(id).cloned();
+        let session = session.filter(|it| it.audience == Audience::OneClient);
         let Some(session) = session else {
             return self.find_resting(id, principal, server);
         };

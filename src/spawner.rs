@@ -1,17 +1,26 @@
-//! How a session gets its child: the command of its server, a bridge, and the process between them.
+//! How a session gets its child: the command of its server, a bridge, the process between them, and
+//! a translator where the two speak different eras.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use crate::auth::Principal;
 use crate::bridge::{self, Bridge, Inbound};
 use crate::cgroup::{CgroupLimits, Cgroups};
-use crate::config::{Config, Server};
-use crate::isolation::Isolation;
+use crate::config::{Config, EraChoice, Server};
+use crate::eras::Eras;
+use crate::isolation::{Home, Isolation};
 use crate::launch;
 use crate::metrics::{self, ChildEnd};
 use crate::orphans::Run;
-use crate::session::{Backend, SpawnRequest};
-use crate::supervisor::{Child, Event, ExitReason, Limits, Nursery, Tether, Waker};
+use crate::session::{Audience, Backend, SpawnRequest};
+use crate::supervisor::{Child, Event, ExitReason, Launch, Limits, Nursery, Tether, Waker};
+use crate::translate::{self, LegacyChild, ModernChild, Sealer, Translator};
 
 /// Starts the children of all servers.
 pub(crate) struct Spawner {
@@ -20,25 +29,40 @@ pub(crate) struct Spawner {
     isolation: Isolation,
     run: Arc<Run>,
     cgroups: Option<Cgroups>,
+    eras: Arc<Eras>,
+    /// Seals what a client is to bring back; no other broker's seal is worth anything here.
+    key: [u8; 32],
+    /// Children so far that are dressed in the modern era.
+    dressed: AtomicU64,
+    input_timeout: Duration,
     limits: Limits,
     max_in_flight: usize,
     start_timeout: Duration,
 }
 
 impl Spawner {
+    /// # Errors
+    /// The operating system gives no random bytes.
     pub(crate) fn new(
         config: &Config,
         nursery: Nursery,
         isolation: Isolation,
         run: Arc<Run>,
         cgroups: Option<Cgroups>,
-    ) -> Self {
-        Self {
+        eras: Arc<Eras>,
+    ) -> io::Result<Self> {
+        let mut key = [0; 32];
+        SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
+        Ok(Self {
             servers: config.servers.clone(),
             nursery,
             isolation,
             run,
             cgroups,
+            eras,
+            key,
+            dressed: AtomicU64::new(0),
+            input_timeout: config.input_timeout,
             limits: Limits {
                 max_message: config.max_message,
                 stop_grace: config.stop_grace,
@@ -46,7 +70,7 @@ impl Spawner {
             },
             max_in_flight: config.max_in_flight,
             start_timeout: config.start_timeout,
-        }
+        })
     }
 
     /// Starts a child with its bridge.
@@ -57,6 +81,7 @@ impl Spawner {
         let SpawnRequest {
             server,
             principal,
+            audience,
             session,
             label,
             quota,
@@ -64,14 +89,12 @@ impl Spawner {
             host,
         } = request;
         let server = self.server(server)?;
-        let (launch, home) = self
-            .tether(server, label)
-            .and_then(|tether| launch::prepare(server, principal, label, &self.isolation, tether))
-            .map_err(|why| format!("server \"{}\": {why}", server.name))?;
+        let (launch, home) = self.prepare(server, principal, label)?;
+        let translator = self.translator(server, principal, audience, label);
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
         let (redacting, quoting) = (Arc::clone(&launch.stderr), Arc::clone(&launch.stderr));
-        let (waking, its_label) = (waker.clone(), label.to_owned());
-        let (bridge, mut outbound, inbound) = Bridge::new(bridge::Options {
+        let (waking, alarm, its_label) = (waker.clone(), waker.clone(), label.to_owned());
+        let options = bridge::Options {
             server: server.name.clone(),
             session: session.to_owned(),
             label: label.to_owned(),
@@ -79,13 +102,17 @@ impl Spawner {
             quota,
             replay,
             start_timeout: self.start_timeout,
+            learned_modern: self.learning(server),
             wake: Box::new(move || waking.wake()),
+            wake_at: Box::new(move |at| alarm.wake_at(at)),
             host,
             redact: Box::new(move |text, max_chars| redacting.redact(text, max_chars)),
             stderr: Box::new(move |count| quoting.last(count)),
-        });
-        // What the reader thread has on its stack it has in memory, for as long as it waits.
-        let mut inbound = Box::new(inbound);
+        };
+        let (bridge, mut outbound, mut inbound) = match audience {
+            Audience::OneClient => Bridge::for_session(options, translator),
+            Audience::AllOfPrincipal => Bridge::for_all(options, translator),
+        };
         let child = Child::start(
             &self.nursery,
             launch,
@@ -96,7 +123,7 @@ impl Spawner {
                     .next()
                     .inspect(|_| metrics::CHILD_MESSAGES_SENT.add(1))
             },
-            move |event| deliver(&mut inbound, &its_label, event),
+            move |event| deliver(&mut *inbound, &its_label, event),
         )
         .map_err(|error| {
             metrics::SPAWN_FAILURES.add(1);
@@ -118,6 +145,59 @@ impl Spawner {
             }),
             kill: Box::new(move || killer.kill()),
         })
+    }
+
+    fn prepare(
+        &self,
+        server: &Server,
+        principal: &Principal,
+        label: &str,
+    ) -> Result<(Launch, Home), String> {
+        self.tether(server, label)
+            .and_then(|tether| launch::prepare(server, principal, label, &self.isolation, tether))
+            .map_err(|why| format!("server \"{}\": {why}", server.name))
+    }
+
+    /// What stands between a front of one era and a child of the other. May start a process to
+    /// find out what the child is.
+    fn translator(
+        &self,
+        server: &Server,
+        principal: &Principal,
+        audience: Audience,
+        label: &str,
+    ) -> Option<Box<dyn Translator>> {
+        match audience {
+            Audience::OneClient if self.eras.is_modern_only(server) => {
+                Some(Box::new(ModernChild::new(&server.name)))
+            }
+            Audience::OneClient => None,
+            Audience::AllOfPrincipal => {
+                let start = || self.prepare(server, principal, &format!("probe:{label}"));
+                if self.eras.speaks_modern(server, start) {
+                    return None;
+                }
+                let no = self.dressed.fetch_add(1, Ordering::Relaxed);
+                let Principal {
+                    issuer, subject, ..
+                } = principal;
+                let context = format!("{issuer}\n{subject}\n{}\n{no}", server.name);
+                Some(Box::new(LegacyChild::new(translate::Options {
+                    server_name: server.name.clone(),
+                    sealer: Sealer::new(self.key, &context),
+                    input_timeout: self.input_timeout,
+                })))
+            }
+        }
+    }
+
+    /// What is to be done when a child says that it is of the modern era.
+    fn learning(&self, server: &Server) -> Option<Box<dyn Fn() + Send + Sync>> {
+        if server.options.era == EraChoice::Legacy {
+            return None;
+        }
+        let (eras, server) = (Arc::clone(&self.eras), server.clone());
+        Some(Box::new(move || eras.learned_modern_only(&server)))
     }
 
     fn tether(&self, server: &Server, label: &str) -> Result<Tether, String> {
@@ -149,7 +229,7 @@ fn connect(bridge: &Bridge, child: &Child) {
     }));
 }
 
-fn deliver(inbound: &mut Inbound, label: &str, event: Event<'_>) {
+fn deliver(inbound: &mut dyn Inbound, label: &str, event: Event<'_>) {
     let now = Instant::now();
     match event {
         Event::Line(line) => {

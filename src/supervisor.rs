@@ -26,8 +26,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
@@ -95,27 +96,49 @@ impl fmt::Display for SpawnError {
 
 /// Interrupts a reader thread that waits for its child.
 #[derive(Clone)]
-pub(crate) struct Waker(Arc<OwnedFd>);
+pub(crate) struct Waker {
+    bell: Arc<OwnedFd>,
+    alarm: Arc<Mutex<Option<Instant>>>,
+}
 
 impl Waker {
     /// # Errors
     /// The OS error if no descriptor is left.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(eventfd(
-            0,
-            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-        )?)))
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self {
+            bell: Arc::new(bell),
+            alarm: Arc::default(),
+        })
+    }
+
+    /// The same at a later moment, which replaces the one before. To be called on the reader
+    /// thread, which looks at it before it waits.
+    pub(crate) fn wake_at(&self, at: Instant) {
+        *self.alarm.lock() = Some(at);
+    }
+
+    /// How long the reader thread may wait.
+    fn patience(&self) -> Option<Duration> {
+        let at = *self.alarm.lock();
+        at.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether the moment has come; then it is past.
+    fn rings(&self) -> bool {
+        let mut alarm = self.alarm.lock();
+        alarm.take_if(|at| *at <= Instant::now()).is_some()
     }
 
     /// Makes the reader thread hand an [`Event::Woken`] to its sink; several calls may become one.
     pub(crate) fn wake(&self) {
         // EAGAIN means that the counter is full of wake-ups nobody has taken yet.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
     fn clear(&self) {
         // EAGAIN means that another event came first; either way nothing is pending now.
-        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+        let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
     }
 }
 

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::handshake;
+use super::lane::Heard;
 use super::replay::Prompter;
+use super::session::{Errand, Shared};
 use super::stream::{HEARTBEAT, REPLAY_AGE, REPLAY_BYTES, Stream, parse_event_id};
 use super::table::Claimed;
-use super::{End, Errand, Exchange, Refusal, Reply, Shared};
+use super::{End, Exchange, Inbound, Refusal, Reply};
 use crate::jsonrpc::{self, Id, Kind, Message};
 use crate::rate::{Rate, Verdict};
 use crate::{mcp, metrics};
@@ -26,7 +28,7 @@ const WAITING_BYTES: usize = 1024 * 1024;
 /// How much of a line that is no message is logged, in characters.
 const LOGGED_CHARS: usize = 120;
 
-pub(crate) struct Inbound {
+pub(super) struct SessionInbound {
     shared: Arc<Shared>,
     /// Until a new child has been told what the old one knew.
     prompter: Option<Prompter>,
@@ -38,7 +40,7 @@ pub(crate) struct Inbound {
     garbage_rate: Rate,
 }
 
-impl Inbound {
+impl SessionInbound {
     pub(super) fn new(prompter: Option<Prompter>, shared: Arc<Shared>) -> Self {
         Self {
             shared,
@@ -50,27 +52,31 @@ impl Inbound {
         }
     }
 
-    /// Takes one line of the child.
-    pub(crate) fn line(&mut self, line: &[u8], now: Instant) {
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Inbound for SessionInbound {
+    fn line(&mut self, line: &[u8], now: Instant) {
         let Ok(text) = str::from_utf8(line.trim_ascii()) else {
             return self.garbage("not UTF-8", &String::from_utf8_lossy(line));
         };
         if !jsonrpc::is_batch(text) {
-            return self.message(text, now);
+            return self.hear(text, now);
         }
         match jsonrpc::split_batch(text) {
-            Ok(items) => items.into_iter().for_each(|item| self.message(item, now)),
+            Ok(items) => items.into_iter().for_each(|item| self.hear(item, now)),
             Err(why) => self.garbage(&why.to_string(), text),
         }
     }
 
-    /// A line was longer than a message may be.
-    pub(crate) fn line_too_long(&mut self) {
+    fn line_too_long(&mut self) {
         self.garbage("longer than max_message", "");
     }
 
-    /// Does what is due: errands of other threads, streams for slow answers, heartbeats.
-    pub(crate) fn service(&mut self, now: Instant) {
+    fn service(&mut self, now: Instant) {
         while let Some(errand) = self.shared.take_errand() {
             match errand {
                 Errand::Listen {
@@ -80,12 +86,17 @@ impl Inbound {
                 } => {
                     self.listen(tenant, exchange, last_event_id.as_deref(), now);
                 }
+                Errand::HandIn(heard) => self.take_in(heard, now),
                 Errand::Gone { connection } => self.gone(connection),
                 Errand::Park => self.park(now),
                 Errand::Close => {
                     self.end_all(|_| "the session has ended".to_owned(), now);
                 }
             }
+        }
+        if self.shared.lane.is_translating() {
+            let heard = self.shared.lane.tick(now);
+            self.take_in(heard, now);
         }
         self.fail_late_start(now);
         let overdue = self.shared.table.lock().overdue(now);
@@ -104,9 +115,46 @@ impl Inbound {
         self.tend_streams(now);
     }
 
+    fn exited(&mut self, reason: &str, now: Instant) {
+        self.child_exited(reason, now);
+    }
+}
+
+impl SessionInbound {
+    /// A message of the child, in the child's own era.
+    fn hear(&mut self, text: &str, now: Instant) {
+        if !self.shared.lane.is_translating() {
+            return self.message(text, now);
+        }
+        match jsonrpc::parse(text) {
+            Ok(_) => {
+                let heard = self.shared.lane.hear(text, now);
+                self.take_in(heard, now);
+            }
+            Err(why) => self.garbage(&why.to_string(), text),
+        }
+    }
+
+    /// What has become of a message on its way through the translator.
+    fn take_in(&mut self, heard: Heard, now: Instant) {
+        for line in heard.lines {
+            self.message(&line, now);
+        }
+        if let Some(why) = heard.failed {
+            self.fail_translated(why, now);
+        }
+        if let Some(due) = heard.due {
+            (self.shared.options.wake_at)(due);
+        }
+    }
+
     fn message(&mut self, text: &str, now: Instant) {
         match jsonrpc::parse(text) {
-            Ok(message) if message.kind == Kind::Response => self.answer(&message, text, now),
+            Ok(message) if message.kind == Kind::Response => {
+                if !self.is_modern_refusal(&message, now) {
+                    self.answer(&message, text, now);
+                }
+            }
             Ok(message) if self.shared.table.lock().is_parked() => self.late(&message),
             Ok(message) if message.method == mcp::method::PROGRESS => {
                 self.progress(&message, text, now);
@@ -391,7 +439,7 @@ impl Inbound {
     }
 }
 
-impl Drop for Inbound {
+impl Drop for SessionInbound {
     /// A panic here must not leave a session behind that nobody serves.
     fn drop(&mut self) {
         if std::thread::panicking() {

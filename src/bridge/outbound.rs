@@ -1,13 +1,14 @@
 //! From clients to the child: thread `w:`. Reads bodies, enters requests, yields lines.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::handshake::Change;
+use super::lane::{Inbox, Lane, Outgoing};
 use super::replay::Script;
+use super::session::Shared;
 use super::table::NewRequest;
-use super::{End, Exchange, Inbox, Outgoing, Refusal, Reply, SMALL_BODY_BYTES, Shared};
+use super::{End, Exchange, Front, Refusal, Reply, refuse as refuse_unread};
 use crate::jsonrpc::{self, Id, Kind, Message};
 use crate::mcp;
 
@@ -15,17 +16,24 @@ pub(crate) struct Outbound {
     inbox: Inbox,
     /// What a new child is told before anything else.
     script: Option<Script>,
-    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+    front: Arc<dyn Front>,
     /// The line before is not known to be written yet.
     is_writing: bool,
 }
 
 impl Outbound {
-    pub(super) fn new(inbox: Inbox, script: Option<Script>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        inbox: Inbox,
+        script: Option<Script>,
+        lane: Arc<Lane>,
+        front: Arc<dyn Front>,
+    ) -> Self {
         Self {
             inbox,
             script,
-            shared,
+            lane,
+            front,
             is_writing: false,
         }
     }
@@ -33,48 +41,65 @@ impl Outbound {
     /// Waits for the next line to the child; a batch is several lines in one. Being asked again
     /// means that the line before was written. `None` once the bridge is closed.
     pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
-        match self.script.take() {
-            Some(Script::First { line, further }) => {
-                self.script = Some(Script::Further(further));
-                return Some(line);
-            }
-            Some(Script::Further(further)) => match further.recv() {
-                Ok(lines) => {
-                    self.script = Some(Script::Said);
-                    return Some(lines);
-                }
-                Err(_) => return self.refuse_all(),
-            },
-            Some(Script::Said) => self.shared.is_prompting.store(false, Ordering::Release),
-            None => {}
-        }
         loop {
-            if self.is_writing {
-                self.shared.queued.fetch_sub(1, Ordering::AcqRel);
-                self.is_writing = false;
-            }
-            let outgoing = self.inbox.recv().ok()?;
-            self.is_writing = true;
-            let line = match *outgoing {
-                Outgoing::Line(line) => Some(line),
-                Outgoing::Request { exchange, tenant } => {
-                    accept(&self.shared, tenant, exchange, Instant::now())
-                }
-            };
-            if line.is_some() {
-                return line;
+            let line = self.next_of_script().or_else(|| self.next_of_clients())?;
+            if !line.is_empty() {
+                return Some(line);
             }
         }
     }
-}
 
-impl Outbound {
-    /// The new child could not be told what the old one knew: nothing will reach it.
+    fn next_of_script(&mut self) -> Option<Vec<u8>> {
+        match self.script.take()? {
+            Script::First { line, further } => {
+                self.script = Some(Script::Further(further));
+                Some(self.lane.outgoing(&*self.front, line))
+            }
+            Script::Further(further) => match further.recv() {
+                Ok(lines) => {
+                    self.script = Some(Script::Said);
+                    Some(self.lane.outgoing(&*self.front, lines))
+                }
+                // The new child could not be told what the old one knew: nothing will reach it.
+                Err(_) => self.refuse_all(),
+            },
+            Script::Said => {
+                self.lane.prompted();
+                None
+            }
+        }
+    }
+
+    /// Empty if what was taken needs no line.
+    fn next_of_clients(&mut self) -> Option<Vec<u8>> {
+        if self.is_writing {
+            self.lane.written();
+            self.is_writing = false;
+        }
+        if let Some(late) = self.lane.take_late() {
+            self.is_writing = true;
+            return Some(late);
+        }
+        let outgoing = self.inbox.recv().ok()?;
+        match *outgoing {
+            Outgoing::Late => Some(Vec::new()),
+            Outgoing::Line(line) => {
+                self.is_writing = true;
+                Some(line)
+            }
+            Outgoing::Request { exchange, tenant } => {
+                self.is_writing = true;
+                let line = self.front.accept(tenant, exchange, Instant::now());
+                let line = line.unwrap_or_default();
+                Some(self.lane.outgoing(&*self.front, line))
+            }
+        }
+    }
+
     fn refuse_all(&mut self) -> Option<Vec<u8>> {
         while let Ok(outgoing) = self.inbox.recv() {
             if let Outgoing::Request { exchange, .. } = *outgoing {
-                let why = self.shared.table.lock().why_closed();
-                refuse_unread(exchange, why);
+                refuse_unread(exchange, self.front.why_closed());
             }
         }
         None
@@ -85,7 +110,7 @@ impl Drop for Outbound {
     /// A panic here must not leave a session behind that nobody serves.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.shared.options.host.ended(End::Fault);
+            self.front.fault();
         }
     }
 }
@@ -243,19 +268,6 @@ fn accept_batch(
     Some(lines)
 }
 
-/// Refuses a POST that goes no further; its id is read if that takes no waiting.
-pub(super) fn refuse_unread(mut exchange: Box<dyn Exchange>, why: Refusal) {
-    let mut body = Vec::new();
-    if exchange.body_len() <= SMALL_BODY_BYTES {
-        body = exchange.body().unwrap_or_default();
-    }
-    let message = str::from_utf8(&body)
-        .ok()
-        .and_then(|text| jsonrpc::parse(text).ok());
-    let id = message.map_or("null", |message| message.id_text);
-    exchange.reply(Reply::Refused { id, why });
-}
-
 fn refuse<T>(exchange: Box<dyn Exchange>, id: &str, why: Refusal) -> Option<T> {
     exchange.reply(Reply::Refused { id, why });
     None
@@ -279,7 +291,7 @@ fn new_request(message: &Message<'_>) -> NewRequest {
 }
 
 /// A raw line end in JSON is white space between tokens: in a string it would be escaped.
-fn make_line(body: &mut Vec<u8>) {
+pub(super) fn make_line(body: &mut Vec<u8>) {
     for byte in body.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
         *byte = b' ';
     }

@@ -3,10 +3,11 @@
 
 mod succession;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::departed::Departed;
 use super::handshake::{Change, Handshake};
 use super::quota::Quota;
 use super::{Exchange, FIRST_TENANT, Refusal};
@@ -20,9 +21,6 @@ const STREAM_INITIALIZE_AFTER: Duration = Duration::from_secs(10);
 /// How long a cancelled request waits for the child's answer, which need not come (2025-11-25,
 /// cancellation, "Behavior Requirements").
 const CANCELLED_GRACE: Duration = Duration::from_secs(5);
-
-/// Connections that are remembered for having gone. None comes again under its number.
-const GONE_CONNECTIONS: usize = 64;
 
 /// One POST with requests in it.
 pub(super) struct Post {
@@ -111,8 +109,7 @@ pub(super) struct Table {
     /// Between two sessions.
     is_parked: bool,
     pub(super) draining: bool,
-    /// Connections that have gone, the latest last: their requests may still be on the way here.
-    gone: VecDeque<u64>,
+    departed: Departed,
     /// The child has ended or the session is closed.
     closed: bool,
     /// Why the child never answered `initialize`.
@@ -144,7 +141,7 @@ impl Table {
             is_late: false,
             is_parked: false,
             draining: false,
-            gone: VecDeque::new(),
+            departed: Departed::default(),
             closed: false,
             start_failure: None,
             rests: false,
@@ -168,7 +165,7 @@ impl Table {
         if self.draining {
             return Err((exchange, Refusal::Draining));
         }
-        if self.gone.contains(&exchange.connection()) {
+        if self.departed.contains(exchange.connection()) {
             return Err((exchange, Refusal::ClientGone));
         }
         if self.pending.len() + requests.len() > max_in_flight {
@@ -311,10 +308,7 @@ impl Table {
     /// answers are known for what they are. True if one of them is an `initialize`: then nobody
     /// will ever know the session's id.
     pub(super) fn forget_connection(&mut self, connection: u64) -> (Vec<Box<dyn Exchange>>, bool) {
-        if self.gone.len() == GONE_CONNECTIONS {
-            self.gone.pop_front();
-        }
-        self.gone.push_back(connection);
+        self.departed.note(connection);
         let mut is_initialize = false;
         let mut exchanges = Vec::new();
         for post in self

@@ -31,9 +31,13 @@ mod succession;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, Weak};
 
+use parking_lot::Mutex;
+
+use super::inbound::SessionInbound;
+use super::session::Shared;
 use super::*;
 
 /// How often the reaper calls [`Bridge::tick`].
@@ -95,6 +99,10 @@ impl Exchange for FakeExchange {
         self.client.connection
     }
 
+    fn mirrored(&self) -> Option<&Mirrored> {
+        None
+    }
+
     fn reply(mut self: Box<Self>, reply: Reply<'_>) {
         self.is_answered = true;
         self.client.note(match reply {
@@ -103,6 +111,12 @@ impl Exchange for FakeExchange {
                 format!("json {}{json}", announced(session))
             }
             Reply::Accepted => "accepted".to_owned(),
+            Reply::Answer { json, error } => {
+                format!("answer error={error:?} {}", String::from_utf8_lossy(json))
+            }
+            Reply::Fault { json, error } => {
+                format!("fault {error} {}", String::from_utf8_lossy(json))
+            }
             Reply::Refused { id, why } => format!("refused id={id} {why:?}"),
         });
     }
@@ -213,7 +227,7 @@ fn shown(handshake: &Handshake) -> String {
 struct Rig {
     bridge: Arc<Bridge>,
     outbound: Outbound,
-    inbound: Inbound,
+    inbound: SessionInbound,
     /// Which of the bridge's sessions the clients speak in.
     tenant: u64,
     is_woken: Arc<AtomicBool>,
@@ -243,7 +257,7 @@ impl Rig {
             Arc::<Mutex<Vec<String>>>::default(),
         );
         let bridge_slot: Arc<OnceLock<Weak<Bridge>>> = Arc::default();
-        let (bridge, outbound, inbound) = Bridge::new(Options {
+        let options = Options {
             server: "demo".to_owned(),
             session: "5e55".to_owned(),
             label: "5e55".to_owned(),
@@ -251,6 +265,11 @@ impl Rig {
             quota: Arc::new(Quota::new(max_of_user)),
             replay,
             start_timeout,
+            learned_modern: Some(Box::new({
+                let log = log.clone();
+                move || log.note("learned")
+            })),
+            wake_at: Box::new(|_| {}),
             wake: {
                 let is_woken = Arc::clone(&is_woken);
                 Box::new(move || is_woken.store(true, Ordering::Relaxed))
@@ -264,7 +283,8 @@ impl Rig {
                 let stderr = Arc::clone(&stderr);
                 Box::new(move |_| stderr.lock().clone())
             },
-        });
+        };
+        let (bridge, outbound, inbound) = session::bridge(options, None);
         let bridge = Arc::new(bridge);
         let _ = bridge_slot.set(Arc::downgrade(&bridge)); // it was empty
         Self {
@@ -278,6 +298,10 @@ impl Rig {
             log,
             now: Instant::now(),
         }
+    }
+
+    fn shared(&self) -> &Shared {
+        self.inbound.shared()
     }
 
     /// A session that has negotiated this revision.
@@ -319,7 +343,7 @@ impl Rig {
 
     fn accept(&mut self, name: &str, body: Option<&[u8]>) {
         let exchange = self.exchange(name, body);
-        let lines = outbound::accept(&self.bridge.shared, self.tenant, exchange, self.now);
+        let lines = outbound::accept(self.shared(), self.tenant, exchange, self.now);
         let lines = String::from_utf8(lines.unwrap_or_default()).unwrap();
         assert!(lines.is_empty() || lines.ends_with('\n'), "{lines:?}");
         for line in lines.lines() {

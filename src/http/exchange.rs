@@ -7,11 +7,13 @@ use tiny_http::Request;
 use super::reply::{self, Answer, Face};
 use super::request::Incoming;
 use super::sse::Sse;
+use crate::bridge::modern::Mirrored;
 use crate::bridge::{EventWriter, Exchange, Refusal, Reply};
 
 pub(super) struct HttpExchange {
     state: State,
     connection: u64,
+    mirrored: Option<Box<Mirrored>>,
     face: Face,
 }
 
@@ -32,6 +34,7 @@ impl HttpExchange {
         let mut exchange = Self {
             state: State::Unread(request),
             connection: incoming.connection,
+            mirrored: incoming.mirrored().map(Box::new),
             face,
         };
         if exchange.body_len() == 0 {
@@ -119,6 +122,10 @@ impl Exchange for HttpExchange {
 
     fn connection(&self) -> u64 {
         self.connection
+    }
+
+    fn mirrored(&self) -> Option<&Mirrored> {
+        self.mirrored.as_deref()
     }
 
     fn reply(mut self: Box<Self>, reply: Reply<'_>) {

@@ -1,5 +1,9 @@
 //! The MCP endpoint: who asks, is the head in order, which session (2025-11-25, transports,
-//! "Streamable HTTP").
+//! "Streamable HTTP"; 2026-07-28, streamable HTTP).
+//!
+//! The era of a request stands in its head, in `MCP-Protocol-Version`: a modern one needs no session
+//! id, and goes to the session that its principal's modern requests share. Where the head says
+//! nothing, or what nobody knows, `open` looks at the body.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -12,6 +16,7 @@ use super::openers::Openers;
 use super::reply::{self, Answer, Face};
 use super::request::Incoming;
 use super::{App, refuse};
+use crate::auth::Principal;
 use crate::mcp;
 use crate::session::{Cause, Found};
 
@@ -31,6 +36,9 @@ pub(super) fn serve(
             return refuse(app, request, Answer::Unauthorized(why), face);
         }
     };
+    if incoming.is_modern() {
+        return serve_modern(app, request, incoming, face, server, principal);
+    }
     let checked = check_head(&incoming).and_then(|()| {
         let id = incoming.session_id.as_deref();
         let found = id
@@ -65,20 +73,40 @@ pub(super) fn serve(
         (found @ (Some(Found::Resting) | None), Method::Post | Method::Get)
             if found.is_some() || incoming.method == Method::Post =>
         {
-            let opening = Opening {
-                exchange: HttpExchange::new(request, &incoming, face),
-                method: incoming.method,
-                authorization: incoming.authorization,
-                session_id: incoming.session_id,
-                last_event_id: incoming.last_event_id,
-                protocol_version: incoming.protocol_version,
-                principal,
-                server: Arc::clone(server),
-            };
-            Openers::take(app, opening);
+            Openers::take(
+                app,
+                Opening::new(request, incoming, face, principal, server),
+            );
         }
         (_, _) => reply::send(request, &Answer::SessionIdMissing, &face),
     }
+}
+
+/// Serves one request of the modern era. Streams are not to be had without a request, and there is
+/// nothing to delete (2026-07-28, streamable HTTP, "Earlier Streamable HTTP Revisions").
+fn serve_modern(
+    app: &Arc<App>,
+    request: Request,
+    incoming: Incoming,
+    face: Face,
+    server: &Arc<str>,
+    principal: Principal,
+) {
+    if incoming.method != Method::Post {
+        return refuse(app, request, Answer::MethodNotAllowed("POST"), face);
+    }
+    if let Err(answer) = check_head(&incoming) {
+        return refuse(app, request, answer, face);
+    }
+    let session = app.registry.find_shared(&principal, server);
+    let visit = session.as_ref().and_then(|it| it.visit(Instant::now()));
+    let (Some(session), Some(visit)) = (&session, visit) else {
+        let opening = Opening::new(request, incoming, face, principal, server);
+        return Openers::take(app, opening);
+    };
+    session.post(Box::new(HttpExchange::new(request, &incoming, face)));
+    drop(visit);
+    app.departures.watch(incoming.connection, session);
 }
 
 /// What can be told from the head alone.
@@ -103,11 +131,15 @@ fn check_head(incoming: &Incoming) -> Result<(), Answer> {
 }
 
 /// 2025-11-25, transports, "Protocol Version Header": a revision that we know, or the one that
-/// the session's own child chose.
+/// the session's own child chose. A POST without a session may be of an era to come, which its
+/// body tells.
 fn check_version(incoming: &Incoming, found: Option<&Found>) -> Result<(), Answer> {
+    let is_open = found.is_none() && incoming.method == Method::Post;
     match &incoming.protocol_version {
         Some(version)
-            if !mcp::is_supported(version) && !found.is_some_and(|found| found.speaks(version)) =>
+            if !is_open
+                && !mcp::is_supported(version)
+                && !found.is_some_and(|found| found.speaks(version)) =>
         {
             Err(Answer::UnsupportedVersion)
         }

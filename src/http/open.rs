@@ -1,18 +1,21 @@
 //! Requests that start a child: a POST without a session id, where only `initialize` may come so,
-//! and one for a session whose child is gone. That takes a body and a process, so it happens on a
-//! thread of its own (see `openers`), not in the accept loop.
+//! one for a session whose child is gone, and one of the modern era that finds no child. That takes
+//! a body and a process, so it happens on a thread of its own (see `openers`), not in the accept
+//! loop.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tiny_http::Method;
+use tiny_http::{Method, Request};
 
 use super::App;
 use super::exchange::HttpExchange;
-use super::reply::Answer;
+use super::reply::{Answer, Face};
+use super::request::Incoming;
 use crate::auth::Principal;
-use crate::bridge::Exchange;
-use crate::jsonrpc::{self, Kind, ParseError};
+use crate::bridge::modern::{self, Mirrored};
+use crate::bridge::{Exchange, Reply};
+use crate::jsonrpc::{self, Kind, Message, ParseError};
 use crate::mcp;
 use crate::session::{Cause, OpenError, Session};
 
@@ -22,6 +25,8 @@ const LOGGED_CHARS: usize = 64;
 /// What is known of the request before its body is read.
 pub(super) struct Opening {
     pub(super) exchange: HttpExchange,
+    /// The head says so.
+    is_modern: bool,
     pub(super) method: Method,
     pub(super) authorization: Option<String>,
     /// Of a session whose child is gone.
@@ -33,27 +38,103 @@ pub(super) struct Opening {
     pub(super) server: Arc<str>,
 }
 
+impl Opening {
+    pub(super) fn new(
+        request: Request,
+        incoming: Incoming,
+        face: Face,
+        principal: Principal,
+        server: &Arc<str>,
+    ) -> Self {
+        Self {
+            exchange: HttpExchange::new(request, &incoming, face),
+            is_modern: incoming.is_modern(),
+            method: incoming.method,
+            authorization: incoming.authorization,
+            session_id: incoming.session_id,
+            last_event_id: incoming.last_event_id,
+            protocol_version: incoming.protocol_version,
+            principal,
+            server: Arc::clone(server),
+        }
+    }
+}
+
+/// What a POST without a session is, by its body.
+enum Bodied {
+    /// The text of its id, and its `params`.
+    Initialize { id: String, params: String },
+    /// A request that may be served from the shared session; the text of its id.
+    Modern { id: String },
+    /// A modern request that breaks a rule.
+    Faulty { id: String, fault: modern::Fault },
+    /// A modern notification, which says nothing to anybody.
+    Notification,
+}
+
 /// Serves it; may take a while.
 pub(super) fn serve(app: &App, mut opening: Opening) {
-    match opening.session_id.take() {
+    match opening.session_id.take_if(|_| !opening.is_modern) {
         Some(id) => revive(app, opening, &id),
         None => open(app, opening),
     }
 }
 
 fn open(app: &App, mut opening: Opening) {
-    let (id, params) = match initialize_request(&mut opening.exchange) {
-        Ok(request) => request,
-        Err(answer) => return opening.exchange.answer(&answer, "null"),
-    };
-    match open_session(app, &opening, &params) {
+    let exchange = &mut opening.exchange;
+    let body = read(
+        exchange,
+        opening.is_modern,
+        opening.protocol_version.as_deref(),
+    );
+    match body {
+        Ok(Bodied::Initialize { id, params }) => open_for_one(app, opening, &id, &params),
+        Ok(Bodied::Modern { id }) => share(app, opening, &id),
+        Ok(Bodied::Faulty { id, fault }) => Box::new(opening.exchange).reply(Reply::Fault {
+            json: fault.to_json(&id).as_bytes(),
+            error: fault.code(),
+        }),
+        Ok(Bodied::Notification) => Box::new(opening.exchange).reply(Reply::Accepted),
+        Err(answer) => exchange.answer(&answer, "null"),
+    }
+}
+
+/// Opens the session that a principal's modern requests share, or finds that somebody else has.
+fn share(app: &App, mut opening: Opening, id: &str) {
+    let now = Instant::now();
+    loop {
+        let Opening {
+            principal, server, ..
+        } = &opening;
+        let session = match app.registry.share(principal, server, now) {
+            Ok(session) => session,
+            Err(why) => {
+                log_refusal(principal, server, &why);
+                return opening.exchange.answer(&Answer::OpenFailed(why), id);
+            }
+        };
+        if let Err(answer) = check_again(app, &opening, &session) {
+            return opening.exchange.answer(&answer, id);
+        }
+        // It may be ended for want of use at this very moment.
+        if let Some(visit) = session.visit(Instant::now()) {
+            let connection = opening.exchange.connection();
+            session.post(Box::new(opening.exchange));
+            drop(visit);
+            return app.departures.watch_opened(connection, &session);
+        }
+    }
+}
+
+fn open_for_one(app: &App, mut opening: Opening, id: &str, params: &str) {
+    match open_session(app, &opening, params) {
         Ok(session) => {
             log_client(&session, opening.exchange.peek_body().unwrap_or_default());
             let connection = opening.exchange.connection();
             session.post(Box::new(opening.exchange));
             app.departures.watch_opened(connection, &session);
         }
-        Err(answer) => opening.exchange.answer(&answer, &id),
+        Err(answer) => opening.exchange.answer(&answer, id),
     }
 }
 
@@ -117,19 +198,49 @@ fn revive(app: &App, mut opening: Opening, id: &str) {
     app.departures.watch_opened(connection, &session);
 }
 
-/// The text of the request's id, and its `params`, if it is an `initialize`.
-fn initialize_request(exchange: &mut HttpExchange) -> Result<(String, String), Answer> {
+/// Reads a POST without a session. The era is what the head says, else what the body says.
+fn read(
+    exchange: &mut HttpExchange,
+    is_modern: bool,
+    version: Option<&str>,
+) -> Result<Bodied, Answer> {
     let body = exchange.peek_body().map_err(|_| Answer::BodyIncomplete)?;
-    let text = str::from_utf8(body).map_err(|_| Answer::NotMessage(ParseError::NotJson))?;
-    if jsonrpc::is_batch(text) {
+    let body = body.to_vec();
+    let text = str::from_utf8(&body).map_err(|_| Answer::NotMessage(ParseError::NotJson))?;
+    if jsonrpc::is_batch(text) && !is_modern {
         return Err(Answer::SessionIdMissing); // `initialize` must stand alone
     }
     let message = jsonrpc::parse(text).map_err(Answer::NotMessage)?;
+    if is_modern || modern::is_modern(&message) {
+        return read_modern(exchange, &message);
+    }
+    if version.is_some_and(|it| !mcp::is_supported(it)) {
+        return Err(Answer::UnsupportedVersion);
+    }
     if message.kind != Kind::Request || message.method != mcp::method::INITIALIZE {
         return Err(Answer::SessionIdMissing);
     }
-    let params = message.params.unwrap_or_default();
-    Ok((message.id_text.to_owned(), params.to_owned()))
+    Ok(Bodied::Initialize {
+        id: message.id_text.to_owned(),
+        params: message.params.unwrap_or_default().to_owned(),
+    })
+}
+
+/// No child is started for what would not reach it.
+fn read_modern(exchange: &HttpExchange, message: &Message<'_>) -> Result<Bodied, Answer> {
+    match message.kind {
+        Kind::Request => {}
+        Kind::Notification => return Ok(Bodied::Notification),
+        Kind::Response => return Err(Answer::ResponseNotAllowed),
+    }
+    let id = message.id_text.to_owned();
+    // A head with a legacy version repeats nothing.
+    let nothing = Mirrored::default();
+    let mirrored = exchange.mirrored().unwrap_or(&nothing);
+    Ok(match modern::check(mirrored, message) {
+        Ok(_) => Bodied::Modern { id },
+        Err(fault) => Bodied::Faulty { id, fault },
+    })
 }
 
 fn open_session(app: &App, opening: &Opening, params: &str) -> Result<Arc<Session>, Answer> {

@@ -27,7 +27,8 @@ pub(super) enum Answer {
     /// A [`Page`].
     Metrics(String),
     TooManyScrapes,
-    Preflight,
+    /// With the fields of parameters that the page wants to send.
+    Preflight(Vec<String>),
     Deleted,
     NotFound,
     MethodNotAllowed(&'static str),
@@ -39,6 +40,7 @@ pub(super) enum Answer {
     WrongContentType,
     NotAcceptable(&'static str),
     SessionIdMissing,
+    ResponseNotAllowed,
     NoSession(FindError),
     TooManyOpening,
     OpenFailed(OpenError),
@@ -109,14 +111,35 @@ impl Rendered {
         }
     }
 
-    /// A JSON-RPC error response; `id` is the text of the request's id.
-    fn error(status: u16, id: &str, code: i32, message: &str) -> Self {
-        Self::json(status, error_response(id, code, message).as_bytes())
-    }
-
     fn with(mut self, name: &'static str, value: &str) -> Self {
         self.fields.push((name, value.to_owned()));
         self
+    }
+}
+
+/// Who is told of an error.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    /// The text of the request's id.
+    id: &'a str,
+    is_modern: bool,
+}
+
+impl<'a> Asker<'a> {
+    fn new(id: &'a str, face: &Face) -> Self {
+        let is_modern = face.is_modern;
+        Self { id, is_modern }
+    }
+
+    /// A JSON-RPC error response.
+    fn error(self, status: u16, code: i32, message: &str) -> Rendered {
+        let code = match code {
+            // 2026-07-28, basic, "Error Codes": of no use to new implementations. A client that
+            // probes for an era would take them for the legacy one.
+            code::SERVER_ERROR | code::SESSION_NOT_FOUND if self.is_modern => code::INTERNAL_ERROR,
+            code => code,
+        };
+        Rendered::json(status, error_response(self.id, code, message).as_bytes())
     }
 }
 
@@ -127,6 +150,8 @@ pub(super) struct Face {
     pub(super) origin: Option<String>,
     /// The status for a session that is no more: 404, or 410 where so configured.
     pub(super) gone_status: u16,
+    /// The request is of the modern era.
+    pub(super) is_modern: bool,
     /// `None` for the edge's own request.
     pub(super) tally: Option<Tally>,
 }
@@ -198,13 +223,14 @@ fn is_printable(value: &str) -> bool {
 }
 
 fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
-    let error = |status, code, message: &str| Rendered::error(status, id, code, message);
+    let asker = Asker::new(id, face);
+    let error = |status, code, message: &str| asker.error(status, code, message);
     match answer {
         Answer::Proof | Answer::Deleted => Rendered::empty(204),
         Answer::Healthy => Rendered::plain(200, "ok"),
         Answer::Draining => Rendered::plain(503, "shutting down"),
         Answer::Metrics(page) => metrics_page(page),
-        Answer::Preflight => preflight(),
+        Answer::Preflight(params) => preflight(params),
         Answer::NotFound => Rendered::plain(
             404,
             "not found: the MCP endpoint is /mcp, or /mcp/NAME of a server",
@@ -223,7 +249,7 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
             code::INVALID_REQUEST,
             "this Origin may not ask: add it to allowed_origins",
         ),
-        Answer::Unauthorized(why) => unauthorized(id, *why),
+        Answer::Unauthorized(why) => unauthorized(asker, *why),
         Answer::UnsupportedVersion => error(
             400,
             code::SERVER_ERROR,
@@ -247,17 +273,18 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
             code::INVALID_REQUEST,
             "Mcp-Session-Id is missing: only initialize may come without",
         ),
-        Answer::NoSession(FindError::Unknown) => no_session(id, face),
+        Answer::ResponseNotAllowed => response_not_allowed(asker),
+        Answer::NoSession(FindError::Unknown) => no_session(asker, face),
         Answer::NoSession(FindError::Foreign) => error(
             403,
             code::INVALID_REQUEST,
             "the session belongs to somebody else",
         ),
-        Answer::TooManyOpening => busy(id, "too many sessions are being opened"),
-        Answer::TooManyScrapes => busy(id, "too many scrapes at a time"),
-        Answer::OpenFailed(why) => open_failed(id, why, face),
+        Answer::TooManyOpening => busy(asker, "too many sessions are being opened"),
+        Answer::TooManyScrapes => busy(asker, "too many scrapes at a time"),
+        Answer::OpenFailed(why) => open_failed(asker, why, face),
         Answer::BodyIncomplete => error(400, code::PARSE_ERROR, "the body is incomplete"),
-        Answer::NotMessage(why) => not_message(id, *why),
+        Answer::NotMessage(why) => not_message(asker, *why),
     }
 }
 
@@ -271,17 +298,28 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
                 None => rendered,
             };
         }
+        Reply::Answer { json, error } => return Rendered::json(status_of(*error), json),
+        Reply::Fault { json, error } => {
+            let status = if status_of(Some(*error)) == 404 {
+                404
+            } else {
+                400
+            };
+            return Rendered::json(status, json);
+        }
         Reply::Refused { id, why } => (*id, why),
     };
-    let error = |status, code, message: &str| Rendered::error(status, id, code, message);
+    let asker = Asker::new(id, face);
+    let error = |status, code, message: &str| asker.error(status, code, message);
     match why {
         Refusal::BodyIncomplete => error(400, code::PARSE_ERROR, "the body is incomplete"),
-        Refusal::Body(why) => not_message(id, *why),
+        Refusal::Body(why) => not_message(asker, *why),
         Refusal::BatchNotAllowed => error(
             400,
             code::INVALID_REQUEST,
             "a batch is allowed only in a session of protocol version 2025-03-26",
         ),
+        Refusal::ResponseNotAllowed => response_not_allowed(asker),
         Refusal::AlreadyInitialized => error(
             400,
             code::INVALID_REQUEST,
@@ -313,15 +351,39 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
         )
         .with("Retry-After", RETRY_AFTER_BUSY),
         Refusal::StartFailed(message) => error(500, code::INTERNAL_ERROR, message),
-        Refusal::Draining => draining(id),
-        Refusal::Resting => busy(id, "the server of this session has just ended: try again"),
+        Refusal::Draining => draining(asker),
+        Refusal::Resting => busy(
+            asker,
+            "the server of this session has just ended: try again",
+        ),
         // Nobody reads the one; the other is what the contract says.
-        Refusal::ClientGone | Refusal::SessionEnded => no_session(id, face),
+        Refusal::ClientGone | Refusal::SessionEnded => no_session(asker, face),
     }
 }
 
-fn busy(id: &str, message: &str) -> Rendered {
-    Rendered::error(503, id, code::SERVER_ERROR, message).with("Retry-After", RETRY_AFTER_BUSY)
+/// 2026-07-28, streamable HTTP, "Protocol Version Header" and "Server Validation"; basic, "`_meta`".
+fn status_of(error: Option<i64>) -> u16 {
+    match error {
+        Some(error) if error == i64::from(code::METHOD_NOT_FOUND) => 404,
+        Some(
+            mcp::code::HEADER_MISMATCH
+            | mcp::code::MISSING_CLIENT_CAPABILITY
+            | mcp::code::UNSUPPORTED_VERSION,
+        ) => 400,
+        _ => 200,
+    }
+}
+
+/// 2026-07-28, streamable HTTP, "Sending Messages".
+fn response_not_allowed(asker: Asker<'_>) -> Rendered {
+    let message = "a client of this protocol version sends no responses";
+    asker.error(400, code::INVALID_REQUEST, message)
+}
+
+fn busy(asker: Asker<'_>, message: &str) -> Rendered {
+    asker
+        .error(503, code::SERVER_ERROR, message)
+        .with("Retry-After", RETRY_AFTER_BUSY)
 }
 
 fn metrics_page(page: &str) -> Rendered {
@@ -329,26 +391,27 @@ fn metrics_page(page: &str) -> Rendered {
     Rendered::new(200, fields, page.as_bytes().to_vec())
 }
 
-fn draining(id: &str) -> Rendered {
-    Rendered::error(503, id, code::SERVER_ERROR, "the broker is shutting down")
+fn draining(asker: Asker<'_>) -> Rendered {
+    asker
+        .error(503, code::SERVER_ERROR, "the broker is shutting down")
         .with("Retry-After", RETRY_AFTER_FULL)
 }
 
-fn no_session(id: &str, face: &Face) -> Rendered {
+fn no_session(asker: Asker<'_>, face: &Face) -> Rendered {
     let message = "no such session: it has ended, begin a new one with initialize";
-    Rendered::error(face.gone_status, id, code::SESSION_NOT_FOUND, message)
+    asker.error(face.gone_status, code::SESSION_NOT_FOUND, message)
 }
 
-fn not_message(id: &str, why: ParseError) -> Rendered {
+fn not_message(asker: Asker<'_>, why: ParseError) -> Rendered {
     let code = match why {
         ParseError::NotJson => code::PARSE_ERROR,
         ParseError::NotMessage(_) => code::INVALID_REQUEST,
     };
-    Rendered::error(400, id, code, &why.to_string())
+    asker.error(400, code, &why.to_string())
 }
 
 /// RFC 6750 section 3: without credentials the challenge carries no error.
-fn unauthorized(id: &str, why: AuthError) -> Rendered {
+fn unauthorized(asker: Asker<'_>, why: AuthError) -> Rendered {
     let (challenge, message) = match why {
         AuthError::Missing => ("Bearer realm=\"mcp-broker\"", "a bearer token is needed"),
         AuthError::Invalid => (
@@ -356,11 +419,13 @@ fn unauthorized(id: &str, why: AuthError) -> Rendered {
             "the bearer token is unknown, revoked or expired",
         ),
     };
-    Rendered::error(401, id, code::SERVER_ERROR, message).with("WWW-Authenticate", challenge)
+    asker
+        .error(401, code::SERVER_ERROR, message)
+        .with("WWW-Authenticate", challenge)
 }
 
-fn open_failed(id: &str, why: &OpenError, face: &Face) -> Rendered {
-    let error = |status, code, message: &str| Rendered::error(status, id, code, message);
+fn open_failed(asker: Asker<'_>, why: &OpenError, face: &Face) -> Rendered {
+    let error = |status, code, message: &str| asker.error(status, code, message);
     match why {
         OpenError::Full => error(503, code::SERVER_ERROR, "all sessions are taken")
             .with("Retry-After", RETRY_AFTER_FULL),
@@ -371,8 +436,8 @@ fn open_failed(id: &str, why: &OpenError, face: &Face) -> Rendered {
             let message = format!("next try in {seconds} s, because the last ones failed: {why}");
             error(503, code::SERVER_ERROR, &message).with("Retry-After", &seconds.to_string())
         }
-        OpenError::Draining => draining(id),
-        OpenError::Ended => no_session(id, face),
+        OpenError::Draining => draining(asker),
+        OpenError::Ended => no_session(asker, face),
         // As to a stream that is over: clients take it for an answer.
         OpenError::Asleep => error(
             405,
@@ -389,15 +454,20 @@ fn open_failed(id: &str, why: &OpenError, face: &Face) -> Rendered {
     }
 }
 
-fn preflight() -> Rendered {
-    let headers = format!(
-        "Authorization, Content-Type, Accept, {}, {}, {}",
+fn preflight(params: &[String]) -> Rendered {
+    let mut headers = vec![
+        "Authorization",
+        "Content-Type",
+        "Accept",
         header::SESSION_ID,
         header::PROTOCOL_VERSION,
-        header::LAST_EVENT_ID
-    );
+        header::LAST_EVENT_ID,
+        header::METHOD,
+        header::NAME,
+    ];
+    headers.extend(params.iter().map(String::as_str));
     Rendered::empty(204)
         .with("Access-Control-Allow-Methods", "GET, POST, DELETE")
-        .with("Access-Control-Allow-Headers", &headers)
+        .with("Access-Control-Allow-Headers", &headers.join(", "))
         .with("Access-Control-Max-Age", "600")
 }

@@ -3,8 +3,12 @@
 use tiny_http::{Method, Request};
 
 use super::reply::Answer;
+use crate::bridge::modern::Mirrored;
 use crate::edge;
-use crate::mcp::header;
+use crate::mcp::{self, header};
+
+/// Fields of parameters that a preflight is told of.
+const MAX_WANTED: usize = 100;
 
 /// A request's head.
 #[derive(Debug)]
@@ -24,6 +28,11 @@ pub(super) struct Incoming {
     pub(super) session_id: Option<String>,
     pub(super) protocol_version: Option<String>,
     pub(super) last_event_id: Option<String>,
+    /// `Mcp-Method` and `Mcp-Name`.
+    rpc_method: Option<String>,
+    rpc_name: Option<String>,
+    /// `Mcp-Param-...`: the rest of the name, and the value.
+    params: Vec<(String, String)>,
     /// A field stands twice that can mean only one thing.
     pub(super) has_repeated_field: bool,
 }
@@ -46,6 +55,9 @@ impl Incoming {
             session_id: None,
             protocol_version: None,
             last_event_id: None,
+            rpc_method: None,
+            rpc_name: None,
+            params: Vec::new(),
             has_repeated_field: false,
         };
         let mut connection = None;
@@ -65,6 +77,9 @@ impl Incoming {
                 continue;
             }
             let Some(slot) = incoming.slot(&is) else {
+                if let Some(name) = param_name(field.field.as_str().as_str()) {
+                    incoming.params.push((name.to_owned(), value.to_owned()));
+                }
                 continue;
             };
             match slot {
@@ -90,7 +105,28 @@ impl Incoming {
             () if is(header::PROTOCOL_VERSION) => &mut self.protocol_version,
             () if is("Origin") => &mut self.origin,
             () if is(header::LAST_EVENT_ID) => &mut self.last_event_id,
+            () if is(header::METHOD) => &mut self.rpc_method,
+            () if is(header::NAME) => &mut self.rpc_name,
             () => return None,
+        })
+    }
+
+    /// Whether the head says that the request is of the modern era.
+    pub(super) fn is_modern(&self) -> bool {
+        self.protocol_version.as_deref() == Some(mcp::MODERN_VERSION)
+    }
+
+    /// What the head repeats of the body, where it may be of the modern era.
+    pub(super) fn mirrored(&self) -> Option<Mirrored> {
+        let version = self.protocol_version.clone();
+        if version.as_deref().is_some_and(mcp::is_supported) {
+            return None;
+        }
+        Some(Mirrored {
+            version,
+            method: self.rpc_method.clone(),
+            name: self.rpc_name.clone(),
+            params: self.params.clone(),
         })
     }
 
@@ -114,6 +150,29 @@ impl Incoming {
                     .is_some_and(|it| it.eq_ignore_ascii_case(kind))
         })
     }
+}
+
+/// The fields of parameters that a page asks whether it may send (Fetch standard, "CORS-preflight
+/// request"). Their names are the tools', so they cannot be listed.
+pub(super) fn wanted_params(request: &Request) -> Vec<String> {
+    let is_asking = |name: &str| name.eq_ignore_ascii_case("Access-Control-Request-Headers");
+    let fields = request.headers().iter();
+    let asked = fields.filter(|field| is_asking(field.field.as_str().as_str()));
+    let names = asked.flat_map(|field| field.value.as_str().split(','));
+    let is_param = |name: &&str| {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        param_name(name).is_some() && name.bytes().all(is_token)
+    };
+    let wanted = names.map(str::trim).filter(is_param);
+    wanted.take(MAX_WANTED).map(str::to_owned).collect()
+}
+
+/// What follows `Mcp-Param-` in a field's name.
+fn param_name(name: &str) -> Option<&str> {
+    let (prefix, rest) = name.split_at_checked(header::PARAM_PREFIX.len())?;
+    prefix
+        .eq_ignore_ascii_case(header::PARAM_PREFIX)
+        .then_some(rest)
 }
 
 /// The media range without its parameters; `None` if its weight is 0.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::entry::ChildEnd;
 use super::places::{Ending, Parked, Sessions};
 use super::starts::SHORT_LIFE;
-use super::{Cause, Registry, Session, Stopping};
+use super::{Audience, Cause, Registry, Session, Stopping};
 use crate::auth::Principal;
 use crate::bridge::End;
 use crate::metrics;
@@ -166,7 +166,9 @@ impl Registry {
         };
         if session.has_clients() {
             session.touch(now);
-        } else if now.saturating_duration_since(session.last_active()) >= timeout {
+        } else if now.saturating_duration_since(session.last_active()) >= timeout
+            && (session.audience == Audience::OneClient || session.retire())
+        {
             self.close_session(session, &Cause::Idle, now);
         }
     }
@@ -183,6 +185,7 @@ impl Registry {
                 self.close_session(&session, &Cause::Revoked, now);
             }
         }
+        self.forget_shared(revoked);
         let is_theirs = |parked: &Parked| revoked.contains(&parked.session.principal);
         self.end_parked_where(is_theirs, "its user was revoked");
         if let Some(records) = &self.records {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rand::TryRng;
 use rand::rngs::SysRng;
 
+use super::Audience;
 use crate::auth::Principal;
 use crate::bridge::{self, Bridge, Exchange, Refusal};
 
@@ -24,12 +25,14 @@ pub(crate) struct Session {
     pub(super) id: String,
     pub(super) principal: Principal,
     pub(super) server: Arc<str>,
+    pub(super) audience: Audience,
     /// When the id was minted, by whichever broker.
     pub(super) opened: Instant,
     /// Which child it has: one that is revived gets another, one that finds a parked child has
     /// that one.
     pub(super) tenancy: Tenancy,
     activity: Mutex<Activity>,
+    visitors: Mutex<Visitors>,
     /// Set once the child runs.
     pub(super) bridge: OnceLock<Arc<Bridge>>,
     /// What came before that.
@@ -60,6 +63,23 @@ struct Activity {
     last: Instant,
     /// When that was last written down.
     noted: Instant,
+}
+
+/// Who brings a request of the modern era at the moment.
+#[derive(Default)]
+struct Visitors {
+    count: usize,
+    /// Nobody is let in any more.
+    is_closed: bool,
+}
+
+/// As long as this lives, its session is not ended for want of use.
+pub(crate) struct Visit<'a>(&'a Session);
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.0.visitors.lock().count -= 1;
+    }
 }
 
 enum Waiting {
@@ -109,6 +129,7 @@ pub(super) struct Newcomer<'a> {
     pub(super) id: &'a str,
     pub(super) principal: &'a Principal,
     pub(super) server: &'a Arc<str>,
+    pub(super) audience: Audience,
     pub(super) opened: Instant,
     pub(super) tenancy: Tenancy,
     pub(super) last_active: Instant,
@@ -125,9 +146,11 @@ impl Session {
             id: newcomer.id.to_owned(),
             principal: newcomer.principal.clone(),
             server: Arc::clone(newcomer.server),
+            audience: newcomer.audience,
             opened: newcomer.opened,
             tenancy: newcomer.tenancy,
             activity: Mutex::new(Activity { last, noted: last }),
+            visitors: Mutex::default(),
             bridge: OnceLock::new(),
             early: Mutex::new(Waiting::Open(Vec::new())),
             child: Mutex::new(None),
@@ -163,6 +186,28 @@ impl Session {
     /// Its client has a request.
     pub(crate) fn touch(&self, now: Instant) {
         self.activity.lock().last = now;
+    }
+
+    /// Lets a request in; `None` if the session is being ended for want of use: the next one is
+    /// to be asked.
+    pub(crate) fn visit(&self, now: Instant) -> Option<Visit<'_>> {
+        let mut visitors = self.visitors.lock();
+        if visitors.is_closed {
+            return None;
+        }
+        visitors.count += 1;
+        drop(visitors);
+        self.touch(now);
+        Some(Visit(self))
+    }
+
+    /// Lets nobody in any more, if nobody is there.
+    pub(super) fn retire(&self) -> bool {
+        let mut visitors = self.visitors.lock();
+        if visitors.count == 0 && self.in_flight() == 0 && !self.has_clients() {
+            visitors.is_closed = true;
+        }
+        visitors.is_closed
     }
 
     /// When it was last used.

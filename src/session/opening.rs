@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::{ChildEnd, Newcomer, Tenancy, label, new_session_id};
 use super::places::{Places, Sessions};
-use super::{Backend, Cause, OpenError, Registry, Session, SpawnRequest};
+use super::{Audience, Backend, Cause, OpenError, Registry, Session, SpawnRequest};
 use crate::auth::Principal;
 use crate::bridge::{End, FIRST_TENANT, Handshake, Host, Quota};
 use crate::metrics;
@@ -19,6 +19,7 @@ pub(super) struct Wanted<'a> {
     pub(super) id: &'a str,
     pub(super) principal: &'a Principal,
     pub(super) server: &'a Arc<str>,
+    pub(super) audience: Audience,
     pub(super) opened: Instant,
     pub(super) last_active: Instant,
     /// A client waits for more than a stream.
@@ -34,6 +35,7 @@ impl<'a> Wanted<'a> {
             id: self.id,
             principal: self.principal,
             server: self.server,
+            audience: self.audience,
             opened: self.opened,
             tenancy,
             last_active: self.last_active,
@@ -80,6 +82,7 @@ impl Registry {
             id: &id,
             principal,
             server,
+            audience: Audience::OneClient,
             opened: now,
             last_active: now,
             is_awaited: true,
@@ -229,6 +232,7 @@ impl Registry {
         let request = SpawnRequest {
             server: &session.server,
             principal: &session.principal,
+            audience: session.audience,
             session: &session.id,
             label: &session.tenancy.label,
             quota,

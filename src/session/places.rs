@@ -14,6 +14,9 @@ use crate::bridge::Quota;
 #[derive(Default)]
 pub(super) struct Sessions {
     pub(super) by_id: HashMap<String, Arc<Session>>,
+    /// The ids of sessions that are shared, or were and will be again: by whose they are, and by
+    /// server.
+    pub(super) shared: HashMap<Principal, HashMap<Arc<str>, String>>,
     /// Ended sessions whose children wait for the next one, the oldest first.
     pub(super) parked: Vec<Parked>,
     /// Spawns, and ends of sessions that have left the map, that are under way.

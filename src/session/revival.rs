@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::opening::{Place, Wanted};
 use super::records::{Owner, Record};
-use super::{FindError, Found, OpenError, Registry, Session};
+use super::{Audience, FindError, Found, OpenError, Registry, Session};
 use crate::auth::Principal;
 use crate::bridge::Handshake;
 use crate::metrics;
@@ -76,6 +76,7 @@ impl Registry {
             id,
             principal,
             server,
+            audience: Audience::OneClient,
             opened,
             // Only a request that is use makes it younger.
             last_active: if is_use { now } else { last_used },

@@ -93,11 +93,11 @@ pub(super) fn read_lines(
     loop {
         let mut fds = [
             PollFd::from_borrowed_fd(life.pidfd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(waker.0.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(waker.bell.as_fd(), PollFlags::IN),
             PollFd::new(stdout, PollFlags::IN),
         ];
         if open {
-            wait(&mut fds, None);
+            wait(&mut fds, waker.patience());
         } else {
             // Without stdout, which would be ready for ever.
             let since = *closed_at.get_or_insert_with(Instant::now);
@@ -112,6 +112,8 @@ pub(super) fn read_lines(
         let [ended, woken, readable] = fds.map(|fd| !fd.revents().is_empty());
         if woken {
             waker.clear();
+        }
+        if woken || waker.rings() {
             sink(Event::Woken);
         }
         if open && readable {

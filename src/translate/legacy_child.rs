@@ -23,3 +23,20 @@ impl Translator for LegacyChild {
 
     fn tick(&mut self, _now: Instant, _out: &mut Vec<Out>) {}
 }
+
+pub(crate) struct Options {
+    pub(crate) server_name: String,
+    pub(crate) sealer: Sealer,
+    pub(crate) input_timeout: std::time::Duration,
+}
+pub(crate) struct Sealer;
+impl Sealer {
+    pub(crate) fn new(_key: [u8; 32], _context: &str) -> Self {
+        Self
+    }
+}
+impl LegacyChild {
+    pub(crate) fn new(_: Options) -> Self {
+        Self
+    }
+}

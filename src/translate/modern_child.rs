@@ -23,3 +23,13 @@ impl Translator for ModernChild {
 
     fn tick(&mut self, _now: Instant, _out: &mut Vec<Out>) {}
 }
+
+impl ModernChild {
+    pub(crate) fn new(_server_name: &str) -> Self {
+        Self
+    }
+}
+
+pub(crate) fn is_modern_refusal(_error: &str) -> bool {
+    false
+}

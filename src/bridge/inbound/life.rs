@@ -2,17 +2,18 @@
 
 use std::time::Instant;
 
-use super::Inbound;
-use crate::bridge::{End, Refusal, Reply};
+use super::SessionInbound;
+use crate::bridge::{End, Inbound, Refusal, Reply};
 use crate::jsonrpc::{self, Kind, Message, code};
+use crate::translate::{self, ModernChild};
 
 /// Lines of stderr that an error message quotes.
 const QUOTED_LINES: usize = 20;
 
-impl Inbound {
+impl SessionInbound {
     /// The child has ended: the session is told, and everybody who waits learns how. In this
     /// order, so that whoever learns it finds the slot free.
-    pub(crate) fn exited(&mut self, reason: &str, now: Instant) {
+    pub(super) fn child_exited(&mut self, reason: &str, now: Instant) {
         let server = self.shared.options.server.clone();
         let is_starting = self.shared.table.lock().is_starting();
         let stderr = self.quoted_stderr();
@@ -52,6 +53,39 @@ impl Inbound {
         };
         self.shared.options.host.changed(&session, &handshake);
         prompter.go_on();
+    }
+
+    /// Whether the answer refuses `initialize` as only a child of the modern era does. Then the
+    /// child is served by a translator from here on, and the request is asked in other words.
+    pub(super) fn is_modern_refusal(&mut self, message: &Message<'_>, now: Instant) -> bool {
+        let lane = &self.shared.lane;
+        let (Some(error), Some(learned)) = (message.error, &self.shared.options.learned_modern)
+        else {
+            return false;
+        };
+        if lane.is_translating() || !translate::is_modern_refusal(error) {
+            return false;
+        }
+        let Some(initialize) = self.shared.table.lock().initialize_line(&message.id) else {
+            return false;
+        };
+        let server = &self.shared.options.server;
+        log::info!("server \"{server}\" speaks the modern era only: its sessions are translated");
+        learned();
+        let translator = Box::new(ModernChild::new(server));
+        let heard = lane.install(translator, |it, out| {
+            it.begin(now, out);
+            it.from_client(&initialize, now, out);
+        });
+        self.take_in(heard, now);
+        true
+    }
+
+    /// The translator cannot serve anybody from this child.
+    pub(super) fn fail_translated(&mut self, why: String, now: Instant) {
+        let server = &self.shared.options.server;
+        let detail = format!("server \"{server}\" cannot be used: it {why}");
+        self.fail_start(why, detail, now);
     }
 
     pub(super) fn refused_to_start(&self) {

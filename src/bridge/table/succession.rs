@@ -41,6 +41,19 @@ impl Table {
         self.version.is_empty() || self.replaying.is_some()
     }
 
+    /// The client's `initialize` as a line, if it is what has this id and waits for its answer.
+    pub(in crate::bridge) fn initialize_line(&self, id: &Id) -> Option<String> {
+        let pending = self.pending.get(id)?;
+        let Some(Change::Initialize(params)) = &pending.change else {
+            return None;
+        };
+        let handshake = Handshake {
+            initialize: params.clone(),
+            ..Handshake::default()
+        };
+        String::from_utf8(handshake.first_line(&pending.id_text)).ok()
+    }
+
     pub(in crate::bridge) fn is_closed(&self) -> bool {
         self.closed || self.is_parked
     }

@@ -1,6 +1,7 @@
 //! The way of a POST to the child: written at once where that takes no waiting, else queued, and
 //! never overtaken.
 
+use super::super::lane::INBOX_LEN;
 use super::*;
 
 fn ping(id: usize) -> String {
@@ -71,7 +72,7 @@ fn the_way_is_free_again_when_the_queue_is_empty() {
     rig.bring("b", "not JSON");
     rig.bridge.close();
     assert_eq!(rig.outbound.next(), None);
-    assert_eq!(rig.bridge.shared.queued.load(Ordering::Relaxed), 0);
+    assert_eq!(rig.bridge.lane.queued(), 0);
 }
 
 #[test]

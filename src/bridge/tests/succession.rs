@@ -21,7 +21,7 @@ impl Rig {
                 let max: usize = rest.parse().unwrap();
                 let rig = Self::with(Duration::from_secs(30), None, max + 1);
                 *self = rig.initialize("2025-11-25");
-                assert!(self.bridge.shared.options.quota.take(1)); // of another session
+                assert!(self.shared().options.quota.take(1)); // of another session
             }
             "bring" => {
                 let exchange = self.exchange(name, Some(more.as_bytes()));

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 
+use crate::bridge::modern::Mirrored;
 use crate::bridge::{EventWriter, Exchange, Reply};
 use crate::session::Session;
 
@@ -98,6 +99,10 @@ impl Exchange for Asked {
         self.connection
     }
 
+    fn mirrored(&self) -> Option<&Mirrored> {
+        None
+    }
+
     fn reply(mut self: Box<Self>, reply: Reply<'_>) {
         self.is_answered = true;
         self.client.note(match reply {
@@ -106,6 +111,9 @@ impl Exchange for Asked {
                 format!("json {} {json}", session.unwrap_or("-"))
             }
             Reply::Accepted => "accepted".to_owned(),
+            Reply::Answer { json, .. } | Reply::Fault { json, .. } => {
+                format!("answered {}", String::from_utf8_lossy(json))
+            }
             Reply::Refused { id, why } => format!("refused {id} {why:?}"),
         });
     }
@@ -154,6 +162,10 @@ impl Exchange for Ping {
 
     fn connection(&self) -> u64 {
         1
+    }
+
+    fn mirrored(&self) -> Option<&Mirrored> {
+        None
     }
 
     fn reply(self: Box<Self>, _: Reply<'_>) {}

@@ -49,7 +49,7 @@ pub(super) struct Fakes {
 
 pub(super) struct Faces {
     pub(super) outbound: Mutex<Outbound>,
-    pub(super) inbound: Mutex<Inbound>,
+    pub(super) inbound: Mutex<Box<dyn Inbound>>,
     pub(super) host: Arc<dyn Host>,
     /// What was written to the child without the writer thread.
     pub(super) lines: Mutex<Vec<String>>,
@@ -164,7 +164,7 @@ impl Fakes {
                 faces.serve();
             }
         };
-        let (bridge, outbound, inbound) = Bridge::new(bridge::Options {
+        let options = bridge::Options {
             server: request.server.to_owned(),
             session: id.clone(),
             label: request.label.to_owned(),
@@ -172,11 +172,17 @@ impl Fakes {
             quota: request.quota,
             replay: request.replay,
             start_timeout: Duration::from_secs(30),
+            learned_modern: None,
             wake: Box::new(wake),
+            wake_at: Box::new(|_| {}),
             host: Box::new(SharedHost(Arc::clone(&host))),
             redact: Box::new(|text, _| text.to_owned()),
             stderr: Box::new(|_| Vec::new()),
-        });
+        };
+        let (bridge, outbound, inbound) = match request.audience {
+            Audience::OneClient => Bridge::for_session(options, None),
+            Audience::AllOfPrincipal => Bridge::for_all(options, None),
+        };
         let faces = Arc::new(Faces {
             outbound: Mutex::new(outbound),
             inbound: Mutex::new(inbound),

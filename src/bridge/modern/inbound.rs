@@ -1,0 +1,547 @@
+//! From the child to clients: thread `r:`. Owns the streams, and answers everybody who waits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::check::{Fault, log_level};
+use super::desk::{Call, Taken};
+use super::tools::{Held, Inquiry, Verdict};
+use super::{Errand, Shared, own_request};
+use crate::bridge::lane::Heard;
+use crate::bridge::{End, EventWriter, Inbound, Refusal, Reply};
+use crate::jsonrpc::{self, Edit, Id, Kind, Message, code};
+use crate::mcp::{meta, method};
+use crate::metrics;
+use crate::rate::{Rate, Verdict as RateVerdict};
+
+/// A comment is sent when nothing else was for so long; proxies cut idle streams after 60 s and
+/// more.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How much of a line that is no message is logged, in characters.
+const LOGGED_CHARS: usize = 120;
+/// Lines of stderr that an error message quotes.
+const QUOTED_LINES: usize = 20;
+
+pub(in crate::bridge) struct ModernInbound {
+    shared: Arc<Shared>,
+    /// By the numbers of their requests.
+    streams: HashMap<u64, Stream>,
+    garbage_rate: Rate,
+}
+
+struct Stream {
+    writer: Box<dyn EventWriter>,
+    last_sent: Instant,
+}
+
+impl Stream {
+    /// False if the client cannot be reached any more.
+    fn send(&mut self, bytes: &[u8], now: Instant) -> bool {
+        self.last_sent = now;
+        self.writer.send(bytes).is_ok()
+    }
+}
+
+impl ModernInbound {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            streams: HashMap::new(),
+            garbage_rate: Rate::new(Instant::now()),
+        }
+    }
+}
+
+impl Inbound for ModernInbound {
+    fn line(&mut self, line: &[u8], now: Instant) {
+        let Ok(text) = str::from_utf8(line.trim_ascii()) else {
+            return self.garbage("not UTF-8", &String::from_utf8_lossy(line));
+        };
+        if let Err(why) = jsonrpc::parse(text) {
+            return self.garbage(&why.to_string(), text);
+        }
+        self.shared.desk.lock().note_word();
+        if self.shared.lane.is_translating() {
+            let heard = self.shared.lane.hear(text, now);
+            self.take_in(heard, now);
+        } else {
+            self.message(text, now);
+        }
+    }
+
+    fn line_too_long(&mut self) {
+        self.garbage("longer than max_message", "");
+    }
+
+    fn service(&mut self, now: Instant) {
+        while let Some(errand) = self.shared.take_errand() {
+            match errand {
+                Errand::HandIn(heard) => self.take_in(heard, now),
+                Errand::LearnTools => self.inquire(Inquiry::default(), "", now),
+                Errand::Gone { connection } => self.gone(connection, now),
+                Errand::Close => self.end_all(&End::ClientGone, now),
+            }
+        }
+        if self.shared.lane.is_translating() {
+            let heard = self.shared.lane.tick(now);
+            self.take_in(heard, now);
+        }
+        self.fail_late_start(now);
+        let overdue = self.shared.desk.lock().overdue(now);
+        for no in overdue {
+            self.open_stream(no, now);
+        }
+        self.beat(now);
+    }
+
+    fn exited(&mut self, reason: &str, now: Instant) {
+        let server = &self.shared.options.server;
+        let is_starting = self.shared.desk.lock().is_starting();
+        let when = if is_starting {
+            " before it said anything"
+        } else {
+            ""
+        };
+        let detail = format!("server \"{server}\" ended{when}: {reason}{}", self.stderr());
+        let why = reason.to_owned();
+        match is_starting {
+            true => self.fail_start(why, detail, now),
+            false => {
+                let end = End::Exited { why, detail };
+                self.shared.options.host.ended(end.clone());
+                self.end_all(&end, now);
+            }
+        }
+        // What came in meanwhile.
+        self.service(now);
+    }
+}
+
+impl ModernInbound {
+    /// What has become of a line on its way through the translator.
+    fn take_in(&mut self, heard: Heard, now: Instant) {
+        for line in heard.lines {
+            self.message(&line, now);
+        }
+        if let Some(why) = heard.failed {
+            let server = &self.shared.options.server;
+            let detail = format!(
+                "server \"{server}\" cannot be used: it {why}{}",
+                self.stderr()
+            );
+            self.fail_start(why, detail, now);
+        }
+        if let Some(due) = heard.due {
+            (self.shared.options.wake_at)(due);
+        }
+    }
+
+    /// A message of the modern era: of the child, or of the translator for it.
+    fn message(&mut self, text: &str, now: Instant) {
+        let Ok(message) = jsonrpc::parse(text) else {
+            return;
+        };
+        match (message.kind, &*message.method) {
+            (Kind::Response, _) => self.answer(&message, text, now),
+            // 2026-07-28, stdio, "Receiving Messages": there are none.
+            (Kind::Request, method) => {
+                let why = Fault::no_method(method);
+                self.say(&why.to_json(message.id_text), now);
+            }
+            (_, method::PROGRESS) => self.progress(&message, text, now),
+            (_, method::MESSAGE) => self.log_message(&message, text, now),
+            (_, method::CANCELLED) => self.ended_by_child(&message, now),
+            _ => self.of_subscription(&message, text, now),
+        }
+    }
+
+    fn answer(&mut self, message: &Message<'_>, text: &str, now: Instant) {
+        let taken = number(&message.id).and_then(|no| {
+            let taken = self.shared.desk.lock().take(no);
+            taken.map(|taken| (no, taken))
+        });
+        let label = &self.shared.options.label;
+        match taken {
+            Some((no, Taken::Call(call))) => self.deliver(no, call, message, text, now),
+            Some((_, Taken::Tools(inquiry))) => self.page_of_tools(inquiry, message.result, now),
+            Some((_, Taken::ToolChanges)) => {
+                log::debug!("child {label} does not tell of changes of its tools");
+            }
+            None => log::debug!("child {label} answered nobody's request"),
+        }
+    }
+
+    /// Gives an answer to whoever waits for it, under the id that the client knows.
+    fn deliver(&mut self, no: u64, call: Call, message: &Message<'_>, text: &str, now: Instant) {
+        let mut edit = Edit::of(text);
+        edit.replace(message.id_text, &*call.id_text);
+        if let Some(id) = message.result.and_then(subscription_id) {
+            edit.replace(id, &*call.id_text);
+        }
+        let json = edit.done();
+        let error = message.error.and_then(|it| jsonrpc::member(it, "code"));
+        let error = error.and_then(|code| code.parse().ok());
+        self.finish(no, call, &json, error, now);
+    }
+
+    /// Ends an exchange with its response.
+    fn finish(&mut self, no: u64, call: Call, json: &str, error: Option<i64>, now: Instant) {
+        if let Some(exchange) = call.exchange {
+            let json = json.as_bytes();
+            return exchange.reply(Reply::Answer { json, error });
+        }
+        self.end_stream(no, json, now);
+    }
+
+    fn end_stream(&mut self, no: u64, json: &str, now: Instant) {
+        if let Some(mut stream) = self.streams.remove(&no) {
+            stream.send(&event(json), now);
+            stream.writer.finish();
+        }
+    }
+
+    /// 2026-07-28, progress: belongs to the request whose token it carries.
+    fn progress(&mut self, message: &Message<'_>, text: &str, now: Instant) {
+        let token = message
+            .params
+            .and_then(|params| jsonrpc::member(params, meta::PROGRESS_TOKEN));
+        let no = token.and_then(Id::parse).and_then(|id| number(&id));
+        let (Some(token), Some(no)) = (token, no) else {
+            return self.unclaimed(message);
+        };
+        let own = self
+            .shared
+            .desk
+            .lock()
+            .call(no)
+            .map(|it| it.token_text.clone());
+        match own {
+            Some(Some(own)) => {
+                let json = Edit::of(text).replace(token, own).done();
+                self.send(no, &json, now);
+            }
+            _ => self.unclaimed(message),
+        }
+    }
+
+    /// 2026-07-28, logging, "Per-request log level". Which request a message is about does not
+    /// stand in it; the newest that asked for messages is the best guess, as it is in a child that
+    /// does one thing at a time the only one.
+    fn log_message(&mut self, message: &Message<'_>, text: &str, now: Instant) {
+        let level = message.params.and_then(|it| jsonrpc::member(it, "level"));
+        let severity = level.and_then(log_level);
+        let no = severity.and_then(|severity| self.shared.desk.lock().wants_log(severity));
+        match no {
+            Some(no) => self.send(no, text, now),
+            None => self.unclaimed(message),
+        }
+    }
+
+    /// 2026-07-28, subscriptions, "Receiving Notifications": they name their subscription.
+    fn of_subscription(&mut self, message: &Message<'_>, text: &str, now: Instant) {
+        let id = message.params.and_then(subscription_id);
+        let no = id.and_then(Id::parse).and_then(|id| number(&id));
+        let (Some(id), Some(no)) = (id, no) else {
+            return self.unclaimed(message);
+        };
+        let own = {
+            let mut desk = self.shared.desk.lock();
+            if desk.tool_changes == Some(no) && message.method == method::TOOLS_CHANGED {
+                desk.tools.forget();
+            }
+            desk.call(no).map(|it| it.id_text.clone())
+        };
+        if let Some(own) = own {
+            let json = Edit::of(text).replace(id, own).done();
+            self.send(no, &json, now);
+        }
+    }
+
+    /// 2026-07-28, cancellation: so a child over stdio takes a subscription down. Over HTTP its end
+    /// is a response ("Graceful Closure").
+    fn ended_by_child(&mut self, message: &Message<'_>, now: Instant) {
+        let id = message
+            .params
+            .and_then(|it| jsonrpc::member(it, "requestId"));
+        let Some(no) = id.and_then(Id::parse).and_then(|id| number(&id)) else {
+            return self.unclaimed(message);
+        };
+        let listen = {
+            let mut desk = self.shared.desk.lock();
+            match desk.call(no) {
+                Some(call) if call.is_listen => desk.remove(no),
+                _ => None,
+            }
+        };
+        if let Some(listen) = listen {
+            self.close_gracefully(no, listen, now);
+        }
+    }
+
+    fn close_gracefully(&mut self, no: u64, listen: Call, now: Instant) {
+        let id = &listen.id_text;
+        let result = format!(
+            r#"{{"resultType":"complete","_meta":{{"{}":{id}}}}}"#,
+            meta::SUBSCRIPTION_ID
+        );
+        let json = jsonrpc::result_response(id, &result);
+        self.finish(no, listen, &json, None, now);
+    }
+
+    fn unclaimed(&self, message: &Message<'_>) {
+        let label = &self.shared.options.label;
+        log::debug!("child {label} says {:?} to nobody", message.method);
+    }
+
+    /// Sends one message on the stream of a request, which it becomes now if it is none yet.
+    fn send(&mut self, no: u64, json: &str, now: Instant) {
+        self.open_stream(no, now);
+        let is_lost = self
+            .streams
+            .get_mut(&no)
+            .is_some_and(|stream| !stream.send(&event(json), now));
+        if is_lost {
+            self.lose(no, now);
+        }
+    }
+
+    fn open_stream(&mut self, no: u64, now: Instant) {
+        let exchange = self
+            .shared
+            .desk
+            .lock()
+            .call(no)
+            .and_then(|it| it.exchange.take());
+        let Some(exchange) = exchange else {
+            return;
+        };
+        log::debug!("stream opened sid={} call={no}", self.shared.options.label);
+        let opened = exchange.stream(None).and_then(|mut writer| {
+            // The head goes with it.
+            writer.send(b": \n\n")?;
+            Ok(writer)
+        });
+        let Ok(writer) = opened else {
+            return self.lose(no, now);
+        };
+        let last_sent = now;
+        self.streams.insert(no, Stream { writer, last_sent });
+        let due = now + HEARTBEAT;
+        let mut desk = self.shared.desk.lock();
+        desk.streams_due = Some(desk.streams_due.map_or(due, |known| known.min(due)));
+    }
+
+    /// A client cannot be reached: what it waited for is cancelled.
+    fn lose(&mut self, no: u64, now: Instant) {
+        let call = self.shared.desk.lock().remove(no);
+        if call.is_some() {
+            self.cancel(no, now);
+        }
+    }
+
+    fn gone(&mut self, connection: u64, now: Instant) {
+        let calls = self.shared.desk.lock().forget_connection(connection);
+        for (no, call) in calls {
+            drop(call);
+            self.cancel(no, now);
+        }
+    }
+
+    /// 2026-07-28, cancellation, "Transport-Specific Cancellation": what closes a stream over HTTP
+    /// is a message over stdio.
+    fn cancel(&mut self, no: u64, now: Instant) {
+        self.streams.remove(&no);
+        let cancelled = method::CANCELLED;
+        self.say(
+            &format!(
+                r#"{{"jsonrpc":"2.0","method":"{cancelled}","params":{{"requestId":{no},"reason":"the client has gone"}}}}"#
+            ),
+            now,
+        );
+    }
+
+    /// Says something to the child.
+    fn say(&mut self, line: &str, now: Instant) {
+        let heard = self.shared.lane.say(line, now);
+        self.take_in(heard, now);
+    }
+
+    /// Asks for a page of the tools; `cursor` is the text of one, or nothing.
+    fn inquire(&mut self, inquiry: Inquiry, cursor: &str, now: Instant) {
+        let (no, watch) = {
+            let mut desk = self.shared.desk.lock();
+            let watch = desk.watch_tools();
+            (desk.inquire(inquiry), watch)
+        };
+        if let Some(watch) = watch {
+            let params = r#""notifications":{"toolsListChanged":true}"#;
+            self.say(&own_request(watch, method::LISTEN, params), now);
+        }
+        let params = match cursor {
+            "" => String::new(),
+            cursor => format!(r#""cursor":{cursor}"#),
+        };
+        self.say(&own_request(no, method::TOOLS_LIST, &params), now);
+    }
+
+    fn page_of_tools(&mut self, mut inquiry: Inquiry, result: Option<&str>, now: Instant) {
+        if let Some(cursor) = result.and_then(|result| inquiry.take(result)) {
+            return self.inquire(inquiry, &cursor, now);
+        }
+        let held = self.shared.desk.lock().tools.learn(inquiry.found());
+        for call in held {
+            self.let_go(call, now);
+        }
+    }
+
+    /// A call that waited for the tools to be known goes on, or is refused.
+    fn let_go(&mut self, held: Held, now: Instant) {
+        let Held { no, line, mirrored } = held;
+        let Ok(line) = str::from_utf8(&line) else {
+            return;
+        };
+        let params = jsonrpc::parse(line).ok().and_then(|message| message.params);
+        let (verdict, is_there) = {
+            let mut desk = self.shared.desk.lock();
+            let verdict = desk.tools.check(mirrored.as_ref(), params);
+            (verdict, desk.call(no).is_some())
+        };
+        match verdict {
+            Verdict::Differs(fault) => {
+                let call = self.shared.desk.lock().remove(no);
+                if let Some(mut call) = call {
+                    match call.exchange.take() {
+                        Some(exchange) => _ = fault.answer::<()>(exchange, &call.id_text),
+                        None => self.end_stream(no, &fault.to_json(&call.id_text), now),
+                    }
+                }
+            }
+            _ if is_there => self.say(line.trim_end(), now),
+            _ => {}
+        }
+    }
+
+    fn beat(&mut self, now: Instant) {
+        let is_late = |stream: &Stream| now >= stream.last_sent + HEARTBEAT;
+        let late = self.streams.iter().filter(|(_, stream)| is_late(stream));
+        let late: Vec<u64> = late.map(|(no, _)| *no).collect();
+        for no in late {
+            let stream = self.streams.get_mut(&no);
+            if stream.is_some_and(|stream| !stream.send(b": \n\n", now)) {
+                self.lose(no, now);
+            }
+        }
+        let due = self.streams.values().map(|it| it.last_sent + HEARTBEAT);
+        self.shared.desk.lock().streams_due = due.min();
+    }
+
+    fn fail_late_start(&mut self, now: Instant) {
+        let timeout = self.shared.options.start_timeout;
+        if !self.shared.desk.lock().start_overdue(timeout, now) {
+            return;
+        }
+        let server = &self.shared.options.server;
+        let seconds = timeout.as_secs();
+        let detail = format!(
+            "server \"{server}\" did not answer initialize in {seconds} s{}",
+            self.stderr()
+        );
+        let why = "it did not answer initialize in time".to_owned();
+        self.fail_start(why, detail, now);
+    }
+
+    /// The child is of no use: whoever holds the bridge is told, and then everybody who waits.
+    fn fail_start(&mut self, why: String, detail: String, now: Instant) {
+        self.shared.desk.lock().fail_start(&detail);
+        let end = End::StartFailed { why, detail };
+        self.shared.options.host.ended(end.clone());
+        self.end_all(&end, now);
+    }
+
+    /// Answers everybody. Subscriptions end with a result if the end was ours (2026-07-28,
+    /// subscriptions, "Graceful Closure"), else without.
+    fn end_all(&mut self, end: &End, now: Instant) {
+        let calls = self.shared.desk.lock().close();
+        let server = &self.shared.options.server;
+        let message = match end {
+            End::Exited { why, .. } => format!("server \"{server}\" ended: {why}"),
+            End::StartFailed { detail, .. } => detail.clone(),
+            End::ClientGone | End::Fault => format!("server \"{server}\" was stopped"),
+        };
+        let is_ours = matches!(end, End::ClientGone);
+        for (no, mut call) in calls {
+            match (end, call.exchange.take()) {
+                (End::StartFailed { .. }, Some(exchange)) => {
+                    let why = Refusal::StartFailed(message.clone());
+                    let id = &call.id_text;
+                    exchange.reply(Reply::Refused { id, why });
+                }
+                (_, exchange) => {
+                    call.exchange = exchange;
+                    if call.is_listen && is_ours {
+                        self.close_gracefully(no, call, now);
+                    } else if !call.is_listen {
+                        let error = code::INTERNAL_ERROR;
+                        let json = jsonrpc::error_response(&call.id_text, error, &message);
+                        self.finish(no, call, &json, Some(i64::from(error)), now);
+                    }
+                }
+            }
+        }
+        self.streams.clear();
+    }
+
+    fn stderr(&self) -> String {
+        let quoted = (self.shared.options.stderr)(QUOTED_LINES);
+        match quoted.is_empty() {
+            true => "; it wrote nothing to stderr".to_owned(),
+            false => format!("; its last lines on stderr:\n{}", quoted.join("\n")),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn garbage(&mut self, why: &str, text: &str) {
+        metrics::CHILD_GARBAGE_LINES.add(1);
+        let label = &self.shared.options.label;
+        match self.garbage_rate.take(Instant::now()) {
+            RateVerdict::Log { suppressed: 0 } => {}
+            RateVerdict::Log { suppressed } => {
+                log::warn!("child {label} wrote {suppressed} more lines that are no message");
+            }
+            RateVerdict::Suppress => return,
+        }
+        let start = (self.shared.options.redact)(text, LOGGED_CHARS);
+        log::warn!("child {label} wrote a line that is no message ({why}): {start:?}");
+    }
+}
+
+impl Drop for ModernInbound {
+    /// A panic here must not leave a child behind that nobody serves.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.options.host.ended(End::Fault);
+        }
+    }
+}
+
+/// One of our numbers, as a child gives it back.
+fn number(id: &Id) -> Option<u64> {
+    match id {
+        Id::Integer(no) => u64::try_from(*no).ok(),
+        Id::Float(_) | Id::String(_) | Id::Null => None,
+    }
+}
+
+/// The text of the subscription's id in the `_meta` of `params` or of a `result`.
+fn subscription_id(object: &str) -> Option<&str> {
+    let meta = jsonrpc::member(object, "_meta")?;
+    jsonrpc::member(meta, meta::SUBSCRIPTION_ID)
+}
+
+/// Events have no ids: a stream of the modern era cannot be resumed.
+fn event(json: &str) -> Vec<u8> {
+    // Between tokens it is white space, but in an event it would end the line.
+    format!("event: message\ndata: {}\n\n", json.replace('\r', " ")).into_bytes()
+}

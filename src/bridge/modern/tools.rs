@@ -1,0 +1,343 @@
+//! Which parameters of which tool a client repeats in the head of its call; pure (2026-07-28,
+//! streamable HTTP, "Custom Headers from Tool Parameters").
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::check::{Fault, Mirrored, decode};
+use crate::jsonrpc;
+use crate::mcp::header;
+
+const ANNOTATION: &str = "x-mcp-header";
+/// Pages of a list of tools that are asked for.
+const MAX_PAGES: usize = 64;
+/// Nesting of a schema that is looked into.
+const MAX_DEPTH: usize = 64;
+
+/// What is known of the child's tools.
+#[derive(Debug)]
+pub(super) enum Tools {
+    /// Nobody has asked since the last change; calls that came too early wait here.
+    Unknown { held: Vec<Held> },
+    /// By name; tools without such parameters are left out.
+    Known(HashMap<Box<str>, Vec<Param>>),
+}
+
+/// A call that waits for the tools to be known.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) no: u64,
+    /// For the child.
+    pub(super) line: Vec<u8>,
+    pub(super) mirrored: Option<Mirrored>,
+}
+
+/// One parameter that stands in the head, too.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Param {
+    /// What follows `Mcp-Param-`.
+    name: String,
+    /// The way to it through the arguments.
+    path: Vec<String>,
+}
+
+/// What the head of a call is worth.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Fits,
+    Differs(Fault),
+    /// The tools must be known first.
+    Unknown,
+}
+
+/// A list of tools that is being asked for, page by page.
+#[derive(Debug, Default)]
+pub(super) struct Inquiry {
+    found: HashMap<Box<str>, Vec<Param>>,
+    pages: usize,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self::Unknown { held: Vec::new() }
+    }
+}
+
+impl Tools {
+    /// Holds a call to its tool's schema.
+    pub(super) fn check(&self, mirrored: Option<&Mirrored>, params: Option<&str>) -> Verdict {
+        let Self::Known(tools) = self else {
+            return Verdict::Unknown;
+        };
+        let (Some(mirrored), Some(call)) = (mirrored, params) else {
+            return Verdict::Fits;
+        };
+        if tools.is_empty() {
+            return Verdict::Fits;
+        }
+        let name = jsonrpc::member(call, "name").and_then(jsonrpc::text);
+        let Some(params) = name.and_then(|name| tools.get(&*name)) else {
+            return Verdict::Fits;
+        };
+        let arguments = jsonrpc::member(call, "arguments").unwrap_or("{}");
+        match params.iter().find_map(|it| it.fault(mirrored, arguments)) {
+            Some(fault) => Verdict::Differs(fault),
+            None => Verdict::Fits,
+        }
+    }
+
+    /// Keeps a call until the tools are known; true for the first, which makes somebody ask.
+    pub(super) fn hold(&mut self, call: Held) -> bool {
+        let Self::Unknown { held } = self else {
+            return false;
+        };
+        held.push(call);
+        held.len() == 1
+    }
+
+    /// The tools are known; gives the calls that waited for that.
+    pub(super) fn learn(&mut self, found: HashMap<Box<str>, Vec<Param>>) -> Vec<Held> {
+        match std::mem::replace(self, Self::Known(found)) {
+            Self::Unknown { held } => held,
+            Self::Known(_) => Vec::new(),
+        }
+    }
+
+    /// They have changed.
+    pub(super) fn forget(&mut self) {
+        if let Self::Known(_) = self {
+            *self = Self::default();
+        }
+    }
+}
+
+impl Inquiry {
+    /// Takes a page in; gives the text of the cursor to ask for the next one with.
+    pub(super) fn take(&mut self, result: &str) -> Option<String> {
+        self.pages += 1;
+        // Nearly no tool has such a parameter, and reading all of them takes time.
+        if result.contains(ANNOTATION) || result.contains("\\u") {
+            let tools = jsonrpc::member(result, "tools").unwrap_or("[]");
+            self.found.extend(annotated(tools));
+        }
+        let cursor = jsonrpc::member(result, "nextCursor").filter(|it| it.starts_with('"'))?;
+        (self.pages < MAX_PAGES).then(|| cursor.to_owned())
+    }
+
+    pub(super) fn found(self) -> HashMap<Box<str>, Vec<Param>> {
+        self.found
+    }
+}
+
+/// The tools of a list that have such parameters. One whose annotations break a rule is no tool for
+/// a client over HTTP, and nothing is asked of who calls it.
+fn annotated(tools: &str) -> Vec<(Box<str>, Vec<Param>)> {
+    let Ok(Value::Array(tools)) = serde_json::from_str(tools) else {
+        return Vec::new();
+    };
+    let of_tool = |tool: &Value| {
+        let name = tool.get("name")?.as_str()?.into();
+        let schema = tool.get("inputSchema")?;
+        let mut params = Vec::new();
+        find(schema, &mut Vec::new(), &mut params)?;
+        let is_whole = params.len() == count(schema, 0);
+        (is_whole && !params.is_empty() && are_unique(&params)).then_some((name, params))
+    };
+    tools.iter().filter_map(of_tool).collect()
+}
+
+/// "Schema Extension": finds what can be reached through `properties` alone; `None` if something
+/// there breaks a rule.
+fn find(schema: &Value, path: &mut Vec<String>, params: &mut Vec<Param>) -> Option<()> {
+    if path.len() > MAX_DEPTH {
+        return None;
+    }
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+        return Some(());
+    };
+    for (key, property) in properties {
+        path.push(key.clone());
+        if let Some(annotation) = property.get(ANNOTATION) {
+            let name = annotation.as_str().filter(|name| is_token(name))?;
+            let kind = property.get("type").and_then(Value::as_str)?;
+            if !["string", "integer", "boolean"].contains(&kind) {
+                return None;
+            }
+            params.push(Param {
+                name: name.to_owned(),
+                path: path.clone(),
+            });
+        }
+        find(property, path, params)?;
+        path.pop();
+    }
+    Some(())
+}
+
+/// How many annotations there are, wherever they stand.
+fn count(value: &Value, depth: usize) -> usize {
+    if depth > MAX_DEPTH {
+        return 0;
+    }
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, value)| usize::from(key == ANNOTATION) + count(value, depth + 1))
+            .sum(),
+        Value::Array(items) => items.iter().map(|item| count(item, depth + 1)).sum(),
+        _ => 0,
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(name: &str) -> bool {
+    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_tchar)
+}
+
+fn are_unique(params: &[Param]) -> bool {
+    let same = |a: &Param, b: &Param| a.name.eq_ignore_ascii_case(&b.name);
+    let is_first = |(at, param): (usize, &Param)| !params[..at].iter().any(|it| same(it, param));
+    params.iter().enumerate().all(is_first)
+}
+
+impl Param {
+    /// "Server Behavior for Custom Headers".
+    fn fault(&self, mirrored: &Mirrored, arguments: &str) -> Option<Fault> {
+        let mut heads = mirrored
+            .params
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(&self.name));
+        let (head, second) = (heads.next(), heads.next());
+        let body = self
+            .path
+            .iter()
+            .try_fold(arguments, |object, key| jsonrpc::member(object, key));
+        let body = body.filter(|it| *it != "null");
+        let what = match (head, body) {
+            _ if second.is_some() => "stands twice",
+            (None, None) => return None,
+            (Some((_, head)), Some(body)) => match decode(head) {
+                Some(head) if fits(&head, body) => return None,
+                Some(_) => "is not the argument of the body",
+                None => "is not encoded as it must be",
+            },
+            (None, Some(_)) => "is missing",
+            (Some(_), None) => "has no argument in the body",
+        };
+        let name = format!("{}{}", header::PARAM_PREFIX, self.name);
+        Some(Fault::mismatch(&format!("{name} {what}")))
+    }
+}
+
+/// Whether a decoded field says what the text of a JSON value does. Numbers are compared as such.
+fn fits(head: &str, body: &str) -> bool {
+    match body.as_bytes().first() {
+        Some(b'"') => jsonrpc::text(body).is_some_and(|body| body == head),
+        Some(b't' | b'f') => head == body,
+        Some(b'-' | b'0'..=b'9') => {
+            let number = |text: &str| serde_json::from_str::<f64>(text).ok();
+            head == body || number(head).is_some_and(|head| number(body) == Some(head))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = r#"{"tools":[
+        {"name":"plain","inputSchema":{"type":"object","properties":{"a":{"type":"string"}}}},
+        {"name":"sql","inputSchema":{"type":"object","properties":{
+            "region":{"type":"string","x-mcp-header":"Region"},
+            "limit":{"type":"integer","x-mcp-header":"Limit"},
+            "deep":{"type":"object","properties":{"dry":{"type":"boolean","x-mcp-header":"Dry"}}}}}},
+        {"name":"number","inputSchema":{"properties":{"a":{"type":"number","x-mcp-header":"A"}}}},
+        {"name":"twice","inputSchema":{"properties":{
+            "a":{"type":"string","x-mcp-header":"A"},"b":{"type":"string","x-mcp-header":"a"}}}},
+        {"name":"items","inputSchema":{"properties":{
+            "a":{"type":"array","items":{"type":"string","x-mcp-header":"A"}}}}},
+        {"name":"spaced","inputSchema":{"properties":{"a":{"type":"string","x-mcp-header":"A B"}}}}
+    ],"nextCursor":"x"}"#;
+
+    fn known() -> Tools {
+        let mut inquiry = Inquiry::default();
+        assert_eq!(inquiry.take(LIST).as_deref(), Some("\"x\""));
+        assert_eq!(inquiry.take(r#"{"tools":[]}"#), None);
+        let found = inquiry.found();
+        assert_eq!(found.keys().map(|it| &**it).collect::<Vec<_>>(), ["sql"]);
+        Tools::Known(found)
+    }
+
+    fn fits(params: &[(&str, &str)], call: &str) -> bool {
+        let params = params
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
+        let mirrored = Mirrored {
+            params: params.collect(),
+            ..Mirrored::default()
+        };
+        match known().check(Some(&mirrored), Some(call)) {
+            Verdict::Fits => true,
+            Verdict::Differs(fault) => {
+                assert_eq!(fault.code(), -32020);
+                false
+            }
+            Verdict::Unknown => panic!("it is known"),
+        }
+    }
+
+    #[test]
+    fn holds_calls_to_the_schemas_of_their_tools() {
+        let call = |arguments: &str| format!(r#"{{"name":"sql","arguments":{arguments}}}"#);
+        assert!(fits(&[], &call("{}")));
+        assert!(fits(&[], r#"{"name":"sql"}"#));
+        assert!(fits(&[], &call(r#"{"region":null}"#)));
+        assert!(fits(&[("region", "eu")], &call(r#"{"region":"e\u0075"}"#)));
+        assert!(!fits(&[("region", "us")], &call(r#"{"region":"eu"}"#)));
+        assert!(!fits(&[], &call(r#"{"region":"eu"}"#)));
+        assert!(!fits(&[("Region", "eu")], &call("{}")));
+        assert!(!fits(
+            &[("Region", "eu"), ("region", "eu")],
+            &call(r#"{"region":"eu"}"#)
+        ));
+        assert!(fits(
+            &[("Region", "=?base64?w6Q=?=")],
+            &call(r#"{"region":"ä"}"#)
+        ));
+        assert!(!fits(
+            &[("Region", "=?base64?w6Q?=")],
+            &call(r#"{"region":"ä"}"#)
+        ));
+        assert!(fits(&[("Limit", "42.0")], &call(r#"{"limit":42}"#)));
+        assert!(!fits(&[("Limit", "43")], &call(r#"{"limit":42}"#)));
+        assert!(!fits(&[("Limit", "x")], &call(r#"{"limit":42}"#)));
+        assert!(fits(&[("Dry", "true")], &call(r#"{"deep":{"dry":true}}"#)));
+        assert!(!fits(&[("Dry", "True")], &call(r#"{"deep":{"dry":true}}"#)));
+        assert!(fits(
+            &[("A", "x")],
+            r#"{"name":"number","arguments":{"a":1}}"#
+        ));
+        assert!(fits(&[("X", "x")], r#"{"name":"unheard-of"}"#));
+    }
+
+    #[test]
+    fn holds_calls_back_until_the_tools_are_known() {
+        let mut tools = Tools::default();
+        assert!(matches!(tools.check(None, None), Verdict::Unknown));
+        let call = |no| Held {
+            no,
+            line: Vec::new(),
+            mirrored: None,
+        };
+        assert!(tools.hold(call(1)));
+        assert!(!tools.hold(call(2)));
+        let held = tools.learn(HashMap::new());
+        assert_eq!(held.iter().map(|it| it.no).collect::<Vec<_>>(), [1, 2]);
+        assert!(matches!(tools.check(None, None), Verdict::Fits));
+        tools.forget();
+        assert!(matches!(tools.check(None, None), Verdict::Unknown));
+    }
+}

@@ -1,0 +1,166 @@
+//! The front for one client of the legacy era: its session is the child.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::inbound::SessionInbound;
+use super::lane::{Heard, Lane};
+use super::table::Table;
+use super::{
+    Bridge, End, Exchange, Front, Handshake, Options, Outbound, Refusal, outbound, replay,
+};
+use crate::translate::Translator;
+
+/// What the three faces share.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) lane: Arc<Lane>,
+    pub(super) table: Mutex<Table>,
+    errands: Mutex<VecDeque<Errand>>,
+}
+
+/// What other threads ask of the reader thread.
+pub(super) enum Errand {
+    /// A GET: becomes the session's stream, or resumes the one named by `Last-Event-ID`.
+    Listen {
+        exchange: Box<dyn Exchange>,
+        tenant: u64,
+        last_event_id: Option<String>,
+    },
+    /// The translator has answered a client in the child's place.
+    HandIn(Heard),
+    /// The client at the other end of a connection has gone.
+    Gone { connection: u64 },
+    /// The session has ended, and the child may get another one: let go of what is left.
+    Park,
+    /// The session ends: answer everybody.
+    Close,
+}
+
+/// The three faces of a new bridge.
+pub(super) fn bridge(
+    mut options: Options,
+    translator: Option<Box<dyn Translator>>,
+) -> (Bridge, Outbound, SessionInbound) {
+    let mut table = Table::new(options.session.clone(), Arc::clone(&options.quota));
+    let (script, prompter) = match options.replay.take() {
+        Some((handshake, since)) => {
+            table.replay(handshake.clone(), since);
+            let (script, prompter) = replay::prepare(handshake, &options.label);
+            (Some(script), Some(prompter))
+        }
+        None => (None, None),
+    };
+    let (lane, inbox) = Lane::new(script.is_some());
+    let lane = Arc::new(lane);
+    if let Some(translator) = translator {
+        // Nothing comes of it before the client has said something.
+        lane.install(translator, |it, out| it.begin(Instant::now(), out));
+    }
+    let shared = Arc::new(Shared {
+        options,
+        lane: Arc::clone(&lane),
+        table: Mutex::new(table),
+        errands: Mutex::default(),
+    });
+    let inbound = SessionInbound::new(prompter, Arc::clone(&shared));
+    let front: Arc<dyn Front> = shared;
+    let outbound = Outbound::new(inbox, script, Arc::clone(&lane), Arc::clone(&front));
+    (Bridge { lane, front }, outbound, inbound)
+}
+
+impl Shared {
+    fn send_errand(&self, errand: Errand) {
+        self.errands.lock().push_back(errand);
+        (self.options.wake)();
+    }
+
+    pub(super) fn take_errand(&self) -> Option<Errand> {
+        self.errands.lock().pop_front()
+    }
+}
+
+impl Front for Shared {
+    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Vec<u8>> {
+        outbound::accept(self, tenant, exchange, now)
+    }
+
+    fn why_closed(&self) -> Refusal {
+        self.table.lock().why_closed()
+    }
+
+    fn hand_in(&self, heard: Heard) {
+        self.send_errand(Errand::HandIn(heard));
+    }
+
+    fn listen(&self, tenant: u64, exchange: Box<dyn Exchange>, last_event_id: Option<String>) {
+        self.send_errand(Errand::Listen {
+            exchange,
+            tenant,
+            last_event_id,
+        });
+    }
+
+    fn gone(&self, connection: u64) {
+        self.send_errand(Errand::Gone { connection });
+    }
+
+    fn in_flight(&self) -> usize {
+        self.table.lock().in_flight()
+    }
+
+    fn has_clients(&self) -> bool {
+        self.table.lock().has_clients()
+    }
+
+    fn tick(&self, now: Instant) {
+        let start_timeout = self.options.start_timeout;
+        let due = self.table.lock().is_due(start_timeout, now);
+        if due {
+            (self.options.wake)();
+        }
+    }
+
+    fn drain(&self) {
+        self.table.lock().draining = true;
+    }
+
+    fn close(&self) {
+        self.send_errand(Errand::Close);
+    }
+
+    fn fault(&self) {
+        self.options.host.ended(End::Fault);
+    }
+
+    fn speaks(&self, version: &str) -> bool {
+        self.table.lock().version == version
+    }
+
+    fn handshake(&self) -> Handshake {
+        self.table.lock().handshake.clone()
+    }
+
+    fn may_park(&self) -> bool {
+        self.table.lock().may_park()
+    }
+
+    fn park(&self) -> bool {
+        let is_parked = self.table.lock().park();
+        if is_parked {
+            self.send_errand(Errand::Park);
+        }
+        is_parked
+    }
+
+    fn hand_over(&self, session: &str, tenant: u64) {
+        self.table.lock().hand_over(session, tenant);
+    }
+
+    fn rest(&self) {
+        self.table.lock().rests = true;
+    }
+}
