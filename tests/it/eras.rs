@@ -38,7 +38,7 @@ fn assert_eras(args: &[&str], eras: &str, protocol: &str) {
     let count = tools.and_then(|before| before.rsplit(' ').next());
     let expected = format!(
         "a: fake_mcp {}, protocol {protocol}, {eras}, {} tools, 3 resources, \
-         1 resource templates, 5 prompts\n",
+         1 resource templates, 5 prompts",
         env!("CARGO_PKG_VERSION"),
         count.unwrap_or("?"),
     );
@@ -126,6 +126,6 @@ fn the_built_in_server_is_legacy() {
     let state = ["--state-dir", state.to_str().unwrap()];
     let checked = run(&[&["check"], as_ourselves(), &state].concat());
     assert_eq!(checked.code, Some(0), "{checked:?}");
-    let words = "demo: demo 0.1.0, protocol 2025-11-25, era legacy, ";
+    let words = "demo: mcp-broker-demo 0.1.0, protocol 2025-11-25, era legacy, ";
     assert!(checked.stdout.starts_with(words), "{checked:?}");
 }
