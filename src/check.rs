@@ -2,18 +2,18 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use serde_json::{Value, json};
 
 use crate::auth::{Principal, TokenError, TokenStore};
-use crate::config::{Config, Server};
+use crate::config::{Config, EraChoice, Server, ServerCommand};
+use crate::eras::{self, Outcome};
 use crate::isolation::{Home, Isolation, IsolationError};
 use crate::launch;
-use crate::mcp;
-use crate::supervisor::{Child, Event, Launch, Limits, Nursery, Parent, StderrTail, Tether, Waker};
+use crate::mcp::{self, meta, method};
+use crate::supervisor::{Launch, Parent, Tether};
+use crate::talk::{Silence, Talk, Talks, Trouble, initialize_params, modern_params};
 
 /// What a server may offer: the request that lists it, and the member that holds the list.
 const LISTS: [(&str, &str); 4] = [
@@ -76,10 +76,13 @@ pub(crate) fn run(config: &Config, out: &mut impl Write) -> Result<(), CheckErro
     let isolation = Isolation::for_trying(config).map_err(CheckError::Isolation)?;
     isolation.log();
     let parent = Parent::start().map_err(CheckError::Start)?;
+    let trial = Trial {
+        talks: Talks::new(config, parent.nursery()),
+        users,
+        isolation,
+    };
     for server in &config.servers {
-        let prepared = prepare(server, &users, &isolation);
-        let checked = prepared.and_then(|it| check(config, &parent.nursery(), it));
-        let line = match checked {
+        let line = match trial.check(server) {
             Ok(offer) => format!("{}: {offer}", server.name),
             Err(why) => {
                 failed += 1;
@@ -97,166 +100,196 @@ pub(crate) fn run(config: &Config, out: &mut impl Write) -> Result<(), CheckErro
     }
 }
 
-/// A child to talk with, one question at a time.
-struct Talk {
-    child: Child,
-    stderr: Arc<StderrTail>,
-    lines: Option<Sender<Vec<u8>>>,
-    heard: Receiver<Heard>,
-    deadline: Instant,
+/// What it takes to try servers.
+struct Trial {
+    talks: Talks,
+    users: Vec<Principal>,
+    isolation: Isolation,
 }
 
-enum Heard {
-    Message(Value),
-    Ended(String),
-}
-
-/// A child that can be started: for whom, or for nobody in particular.
+/// A process that can be started: for whom, or for nobody in particular.
 struct Prepared {
     launch: Launch,
     home: Home,
     user: Option<String>,
 }
 
-fn check(config: &Config, nursery: &Nursery, prepared: Prepared) -> Result<String, String> {
-    let Prepared { launch, home, user } = prepared;
-    let mut talk = Talk::start(config, nursery, launch)?;
-    let offer = talk.ask_all().map(|offer| match user {
-        None => offer,
-        Some(user) => format!("{offer} (as user {user})"),
-    });
-    talk.lines = None;
-    talk.child.stop();
-    drop(home);
-    offer.map_err(|why| match talk.stderr.last(QUOTED_LINES) {
-        lines if lines.is_empty() => why,
-        lines => format!("{why}; its last lines on stderr:\n  {}", lines.join("\n  ")),
-    })
+/// What a server says of itself.
+struct Offer {
+    /// Its name, version and protocol.
+    identity: String,
+    /// How many of what.
+    lists: Vec<String>,
+    user: Option<String>,
 }
 
-/// Prepares a child for nobody in particular, or for the first user who has what it needs.
-fn prepare(
-    server: &Server,
-    users: &[Principal],
-    isolation: &Isolation,
-) -> Result<Prepared, String> {
-    let prepare = |user: &Principal, name: Option<String>| {
-        let (launch, home) =
-            launch::prepare(server, user, &server.name, isolation, Tether::default())?;
-        Ok(Prepared {
-            launch,
-            home,
-            user: name,
+/// Why a server does not work in one era.
+struct Failed {
+    why: String,
+    /// It may be for the era.
+    may_be_the_era: bool,
+}
+
+impl Trial {
+    /// Starts a server as often as it takes, and says what it offers in which eras.
+    fn check(&self, server: &Server) -> Result<String, String> {
+        let only = |failed: Failed| failed.why;
+        let is_built_in = server.command == ServerCommand::DemoServer;
+        match server.options.era {
+            EraChoice::Modern => {
+                let offer = self.talk(server, ask_modern).map_err(only)?;
+                Ok(offer.line("era modern"))
+            }
+            EraChoice::Auto if !is_built_in => self.find_out(server),
+            EraChoice::Auto | EraChoice::Legacy => {
+                let offer = self.talk(server, ask_legacy).map_err(only)?;
+                Ok(offer.line("era legacy"))
+            }
+        }
+    }
+
+    /// Legacy first: a server that works so works, whatever it makes of a probe.
+    fn find_out(&self, server: &Server) -> Result<String, String> {
+        match self.talk(server, ask_legacy) {
+            Ok(offer) if self.speaks_modern(server) => Ok(offer.line("eras legacy and modern")),
+            Ok(offer) => Ok(offer.line("era legacy")),
+            Err(failed) if failed.may_be_the_era && self.speaks_modern(server) => {
+                let offer = self.talk(server, ask_modern);
+                let offer = offer.map_err(|failed| failed.why)?;
+                Ok(offer.line("era modern"))
+            }
+            Err(failed) => Err(failed.why),
+        }
+    }
+
+    fn speaks_modern(&self, server: &Server) -> bool {
+        let prepared = self.prepare(server);
+        let talk = prepared.and_then(|it| self.talks.start(it.launch, it.home));
+        talk.is_ok_and(|talk| {
+            let outcome = eras::probe(&talk, self.talks.start_timeout);
+            talk.end();
+            outcome == Outcome::Modern
         })
-    };
-    prepare(&Principal::anonymous(), None).or_else(|why: String| {
-        let for_user = |user: &Principal| prepare(user, Some(user.name.to_string())).ok();
-        users.iter().find_map(for_user).ok_or(why)
-    })
-}
+    }
 
-impl Talk {
-    fn start(config: &Config, nursery: &Nursery, launch: Launch) -> Result<Self, String> {
-        let limits = Limits {
-            max_message: config.max_message,
-            stop_grace: config.stop_grace,
-            kill_grace: config.kill_grace,
+    /// Has a process of its own asked, and stops it.
+    fn talk(
+        &self,
+        server: &Server,
+        ask: fn(&Talk, Instant) -> Result<Offer, Trouble>,
+    ) -> Result<Offer, Failed> {
+        let no_process = |why: String| Failed {
+            why,
+            may_be_the_era: false,
         };
-        let stderr = Arc::clone(&launch.stderr);
-        let waker = Waker::new().map_err(|error| error.to_string())?;
-        let (lines, source) = bounded::<Vec<u8>>(1);
-        let (sink, heard) = unbounded();
-        let child = Child::start(
-            nursery,
-            launch,
-            limits,
-            waker,
-            move || source.recv().ok(),
-            move |event| {
-                let heard = match event {
-                    Event::Line(line) => serde_json::from_slice(line).ok().map(Heard::Message),
-                    Event::Exited(reason) => Some(Heard::Ended(reason.to_string())),
-                    Event::TooLong | Event::Woken => None,
-                };
-                if let Some(heard) = heard {
-                    // Nobody listens any more once the check is through.
-                    let _ = sink.send(heard);
-                }
-            },
-        )
-        .map_err(|error| error.to_string())?;
-        let deadline = Instant::now() + config.start_timeout;
-        Ok(Self {
-            child,
-            stderr,
-            lines: Some(lines),
-            heard,
-            deadline,
+        let Prepared { launch, home, user } = self.prepare(server).map_err(no_process)?;
+        let talk = self.talks.start(launch, home).map_err(no_process)?;
+        let offer = ask(&talk, Instant::now() + self.talks.start_timeout);
+        let stderr = talk.end();
+        match offer {
+            Ok(offer) => Ok(Offer { user, ..offer }),
+            Err(trouble) => Err(Failed {
+                why: match stderr.last(QUOTED_LINES) {
+                    lines if lines.is_empty() => trouble.to_string(),
+                    lines => {
+                        let lines = lines.join("\n  ");
+                        format!("{trouble}; its last lines on stderr:\n  {lines}")
+                    }
+                },
+                may_be_the_era: trouble.may_be_the_era(),
+            }),
+        }
+    }
+
+    /// Prepares a process for nobody in particular, or for the first user who has what it needs.
+    fn prepare(&self, server: &Server) -> Result<Prepared, String> {
+        let prepare = |user: &Principal, name: Option<String>| {
+            let tether = Tether::default();
+            let (launch, home) =
+                launch::prepare(server, user, &server.name, &self.isolation, tether)?;
+            Ok(Prepared {
+                launch,
+                home,
+                user: name,
+            })
+        };
+        prepare(&Principal::anonymous(), None).or_else(|why: String| {
+            let for_user = |user: &Principal| prepare(user, Some(user.name.to_string())).ok();
+            self.users.iter().find_map(for_user).ok_or(why)
         })
     }
+}
 
-    fn ask_all(&mut self) -> Result<String, String> {
-        let [.., newest] = mcp::LEGACY_VERSIONS;
-        let client = json!({ "name": "mcp-broker check", "version": env!("CARGO_PKG_VERSION") });
-        let hello = self.ask(
-            "initialize",
-            json!({ "protocolVersion": newest, "capabilities": {}, "clientInfo": client }),
-        )?;
-        self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
-        let text = |path: &str| printable(hello.pointer(path).and_then(Value::as_str));
-        let mut offer = vec![format!(
-            "{} {}, protocol {}",
-            text("/serverInfo/name"),
-            text("/serverInfo/version"),
-            text("/protocolVersion")
-        )];
-        for (what, member) in LISTS {
-            let capability = what.split('/').next().unwrap_or(what);
-            if hello
-                .pointer(&format!("/capabilities/{capability}"))
-                .is_none()
-            {
-                continue;
-            }
-            // A list that was not promised in so many words may be missing.
-            if let Ok(result) = self.ask(&format!("{what}/list"), json!({})) {
-                let count = result
-                    .get(member)
-                    .and_then(Value::as_array)
-                    .map_or(0, Vec::len);
-                offer.push(format!(
-                    "{count} {}",
-                    what.replace("resources/", "resource ")
-                ));
-            }
-        }
-        Ok(offer.join(", "))
-    }
-
-    fn say(&self, message: &Value) {
-        if let Some(lines) = &self.lines {
-            // A child that has ended is heard of below.
-            let _ = lines.send(format!("{message}\n").into_bytes());
+impl Offer {
+    fn line(&self, eras: &str) -> String {
+        let first = [self.identity.as_str(), eras].into_iter();
+        let parts: Vec<&str> = first.chain(self.lists.iter().map(String::as_str)).collect();
+        let line = parts.join(", ");
+        match &self.user {
+            None => line,
+            Some(user) => format!("{line} (as user {user})"),
         }
     }
+}
 
-    fn ask(&mut self, method: &str, params: Value) -> Result<Value, String> {
-        self.say(&json!({ "jsonrpc": "2.0", "id": method, "method": method, "params": params }));
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            match self.heard.recv_timeout(left.max(Duration::from_millis(1))) {
-                Ok(Heard::Message(mut answer)) if answer["id"] == method => {
-                    return match answer.get("error") {
-                        Some(error) => Err(format!("{method} was refused: {error}")),
-                        None => Ok(answer["result"].take()),
-                    };
-                }
-                Ok(Heard::Message(_)) => {}
-                Ok(Heard::Ended(reason)) => {
-                    return Err(format!("it ended before it answered {method}: {reason}"));
-                }
-                Err(_) => return Err(format!("no answer to {method} in time")),
-            }
+/// As a client of up to 2025-11-25.
+fn ask_legacy(talk: &Talk, deadline: Instant) -> Result<Offer, Trouble> {
+    let hello = talk.ask(method::INITIALIZE, &initialize_params(), deadline)?;
+    talk.notify(method::INITIALIZED);
+    let protocol = printable(hello["protocolVersion"].as_str());
+    Ok(Offer {
+        identity: identity(&hello["serverInfo"], &protocol),
+        lists: ask_lists(talk, &hello["capabilities"], &json!({}), deadline),
+        user: None,
+    })
+}
+
+/// As a client of 2026-07-28.
+fn ask_modern(talk: &Talk, deadline: Instant) -> Result<Offer, Trouble> {
+    let params = modern_params();
+    let hello = talk.ask(method::DISCOVER, &params, deadline)?;
+    let versions = hello["supportedVersions"].as_array();
+    if versions.is_none_or(|it| it.iter().all(|version| version != mcp::MODERN_VERSION)) {
+        return Err(Trouble::Refused {
+            method: method::DISCOVER.to_owned(),
+            error: json!({ "supportedVersions": hello["supportedVersions"] }),
+        });
+    }
+    Ok(Offer {
+        identity: identity(&hello["_meta"][meta::SERVER_INFO], mcp::MODERN_VERSION),
+        lists: ask_lists(talk, &hello["capabilities"], &params, deadline),
+        user: None,
+    })
+}
+
+fn identity(info: &Value, protocol: &str) -> String {
+    let text = |key: &str| printable(info[key].as_str());
+    format!("{} {}, protocol {protocol}", text("name"), text("version"))
+}
+
+fn ask_lists(talk: &Talk, capabilities: &Value, params: &Value, deadline: Instant) -> Vec<String> {
+    let mut found = Vec::new();
+    for (what, member) in LISTS {
+        let capability = what.split('/').next().unwrap_or(what);
+        if capabilities.get(capability).is_none() {
+            continue;
+        }
+        // A list that was not promised in so many words may be missing.
+        if let Ok(result) = talk.ask(&format!("{what}/list"), params, deadline) {
+            let count = result[member].as_array().map_or(0, Vec::len);
+            let name = what.replace("resources/", "resource ");
+            found.push(format!("{count} {name}"));
+        }
+    }
+    found
+}
+
+impl Trouble {
+    /// Whether a server of the other era would have behaved so: it refuses, or ends.
+    fn may_be_the_era(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Silent { silence, .. } => matches!(silence, Silence::Ended(_)),
         }
     }
 }

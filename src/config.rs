@@ -38,6 +38,8 @@ pub(crate) use run_as::RunAs;
 pub(crate) use server_options::{EraChoice, ServerOptions};
 pub(crate) use servers::{Server, ServerCommand};
 pub(crate) use settings::{SETTINGS, Settings, Shape};
+#[cfg(test)]
+pub(crate) use template::Template;
 
 use json::{Fault, Node};
 

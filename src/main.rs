@@ -5,6 +5,8 @@
 //!
 //! - `serve`, `check`: wiring; the only ones that know all others
 //! - `spawner`: how a session gets its child
+//! - `eras`: which eras of the protocol a server's program speaks; `talk`: a process that is asked
+//!   a few things, and is no session's child
 //! - `cli`, `config`, `isolation`, `launch`: what the operator wants
 //! - `http`: tiny_http's accept loop, routes, statuses, event streams
 //! - `session`: which session id belongs to whom and to which child
@@ -49,6 +51,7 @@ mod session;
 mod spawner;
 mod supervisor;
 mod systemd;
+mod talk;
 mod thread;
 mod translate;
 

@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub(crate) use label::{ChildEnd, EndCause, Label, Method, RefusalReason, StatusClass};
+pub(crate) use label::{ChildEnd, EndCause, EraVerdict, Label, Method, RefusalReason, StatusClass};
 pub(crate) use text::{Kind, Page};
 
 /// A number that only grows.
@@ -132,6 +132,8 @@ pub(crate) static PARKING_MISSES: Counter = Counter::new();
 pub(crate) static CHILDREN_SPAWNED: Counter = Counter::new();
 pub(crate) static SPAWN_FAILURES: Counter = Counter::new();
 pub(crate) static CHILDREN_ENDED: Family<ChildEnd> = Family::new();
+/// Programs that were asked which eras they speak. Their processes are not counted elsewhere.
+pub(crate) static ERA_PROBES: Family<EraVerdict> = Family::new();
 pub(crate) static CHILD_MESSAGES_SENT: Counter = Counter::new();
 pub(crate) static CHILD_MESSAGES_RECEIVED: Counter = Counter::new();
 /// Lines of children that were no message and went nowhere.
@@ -208,6 +210,11 @@ fn write_children(page: &mut Page) {
         "children_ended_total",
         "Server processes ended, by how they ended.",
         &CHILDREN_ENDED,
+    );
+    page.family(
+        "era_probes_total",
+        "Servers that were asked which eras of the protocol they speak, by what was found.",
+        &ERA_PROBES,
     );
     page.counter(
         "child_messages_sent_total",

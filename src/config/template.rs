@@ -49,7 +49,7 @@ const NOT_CLOSED: &str =
 
 impl Template {
     /// Reads a value as it stands in the file. The error names the placeholder.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut rest = text;

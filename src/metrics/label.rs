@@ -56,6 +56,15 @@ label! {
 }
 
 label! {
+    /// What a probe has shown of a server's program.
+    EraVerdict "verdict" {
+        Modern "modern",
+        Legacy "legacy",
+        Unknown "unknown",
+    }
+}
+
+label! {
     /// Why a request was refused that may be right another time, or for somebody else.
     RefusalReason "reason" {
         Full "full",

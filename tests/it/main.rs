@@ -18,6 +18,7 @@ mod bytes;
 mod children;
 mod cli;
 mod edge;
+mod eras;
 mod isolation;
 mod orphans;
 mod parking;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers of `src/main.rs`, lowest first. A module uses those below its own and itself; within
 /// a layer, those that stand in one entry.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 14] = [
     &[
         "exit",
         "metrics",
@@ -27,6 +27,8 @@ const LAYERS: [&[&str]; 12] = [
     &["session"],
     &["http"],
     &["config", "cli", "isolation", "launch"],
+    &["talk"],
+    &["eras"],
     &["spawner"],
     &["check", "serve", "main"],
     &["fuzz"],

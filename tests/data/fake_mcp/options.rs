@@ -13,6 +13,10 @@ usage: fake_mcp [OPTION]...
   --die-after N             answer N requests, exit with status 7 at the next
   --kill-after N            answer N requests, end by SIGKILL at the next
   --exit-at-start CODE      write two lines to stderr (with $SECRET_IN_STDERR), exit with CODE
+  --at-discover HOW         when asked server/discover: exit; silence (no answer); hang (no answer
+                            to anything any more); invalid (-32602); lock (answer, then refuse
+                            initialize); else what the era demands
+  --lax                     serve legacy requests before initialize too
   --mute                    never answer initialize or server/discover
   --deaf                    never read stdin
   --ignore-term             ignore SIGTERM and the end of stdin
@@ -37,9 +41,24 @@ pub(crate) enum Eras {
     Dual,
 }
 
+/// What servers are known to do at `server/discover`, other than to answer it as their era says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtDiscover {
+    /// As rmcp 1.2 does.
+    Exit,
+    Silence,
+    Hang,
+    /// As FastMCP 1.30 does.
+    Invalid,
+    /// As Python's SDK 2.3 does: `initialize` comes too late.
+    Lock,
+}
+
 /// What the command line asked for.
 pub(crate) struct Options {
     pub(crate) eras: Eras,
+    pub(crate) at_discover: Option<AtDiscover>,
+    pub(crate) lax: bool,
     pub(crate) slow_ms: u64,
     pub(crate) die_after: Option<u64>,
     pub(crate) kill_after: Option<u64>,
@@ -64,6 +83,8 @@ pub(crate) enum Parsed {
 pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Parsed, String> {
     let mut options = Options {
         eras: Eras::Legacy,
+        at_discover: None,
+        lax: false,
         slow_ms: 0,
         die_after: None,
         kill_after: None,
@@ -79,6 +100,10 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Parsed, St
     while let Some(flag) = args.next() {
         match flag.as_str() {
             "--era" => options.eras = eras(&value(&flag, args.next())?)?,
+            "--at-discover" => {
+                options.at_discover = Some(at_discover(&value(&flag, args.next())?)?);
+            }
+            "--lax" => options.lax = true,
             "--slow-ms" => options.slow_ms = number(&flag, args.next())?,
             "--die-after" => options.die_after = Some(number(&flag, args.next())?),
             "--kill-after" => options.kill_after = Some(number(&flag, args.next())?),
@@ -103,6 +128,19 @@ fn eras(name: &str) -> Result<Eras, String> {
         "modern" => Ok(Eras::Modern),
         "dual" => Ok(Eras::Dual),
         _ => Err(format!("--era {name}: not legacy, modern or dual")),
+    }
+}
+
+fn at_discover(name: &str) -> Result<AtDiscover, String> {
+    match name {
+        "exit" => Ok(AtDiscover::Exit),
+        "silence" => Ok(AtDiscover::Silence),
+        "hang" => Ok(AtDiscover::Hang),
+        "invalid" => Ok(AtDiscover::Invalid),
+        "lock" => Ok(AtDiscover::Lock),
+        _ => Err(format!(
+            "--at-discover {name}: not exit, silence, hang, invalid or lock"
+        )),
     }
 }
 

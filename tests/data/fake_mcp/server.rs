@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::call::{Call, Era, Fault, Gate, LEVELS, Outcome, Reply};
 use crate::catalogue::{self, LEGACY_VERSIONS, MODERN_VERSION};
 use crate::message::{Incoming, Object, id_key, quote};
-use crate::options::{Eras, Options};
+use crate::options::{AtDiscover, Eras, Options};
 use crate::wire::Wire;
 use crate::{content, process, tools};
 
@@ -26,6 +26,8 @@ pub(crate) struct Server {
     options: Options,
     answered: AtomicU64,
     deaf: AtomicBool,
+    /// `server/discover` has come.
+    discovered: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -56,6 +58,7 @@ impl Server {
             options,
             answered: AtomicU64::new(0),
             deaf: AtomicBool::new(false),
+            discovered: AtomicBool::new(false),
             inner: Mutex::default(),
         }
     }
@@ -205,6 +208,9 @@ impl Server {
         if opens && self.options.mute {
             return;
         }
+        if self.misbehaves(&id, &method) {
+            return;
+        }
         if opens {
             thread::sleep(Duration::from_millis(self.options.slow_ms));
         }
@@ -230,6 +236,35 @@ impl Server {
         }
     }
 
+    /// Does what the command line wants at `server/discover`; true if that is all.
+    fn misbehaves(&self, id: &str, method: &str) -> bool {
+        let was_discovered = match method {
+            "server/discover" => self.discovered.swap(true, Ordering::SeqCst),
+            _ => self.discovered.load(Ordering::SeqCst),
+        };
+        let Some(how) = self.options.at_discover else {
+            return false;
+        };
+        match (how, method) {
+            (AtDiscover::Exit, "server/discover") => process::quit(1),
+            (AtDiscover::Silence, "server/discover") => true,
+            (AtDiscover::Hang, "server/discover") => {
+                self.go_deaf();
+                true
+            }
+            (AtDiscover::Invalid, "server/discover") => {
+                let fault = Fault::params("Invalid request parameters");
+                self.answer(id, Era::Legacy, Err(fault));
+                true
+            }
+            (AtDiscover::Lock, "initialize") if was_discovered => {
+                self.answer(id, Era::Modern, Err(unsupported(Value::Null)));
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Decides the era of a request, and whether it may be served at all.
     fn open(
         self: &Arc<Self>,
@@ -249,8 +284,10 @@ impl Server {
         };
         let capabilities = match era {
             Era::Legacy => {
-                legacy_order(&method, handshake.is_some())
-                    .map_err(|message| (era, Fault::Rpc(-32600, message, None)))?;
+                if !self.options.lax {
+                    legacy_order(&method, handshake.is_some())
+                        .map_err(|message| (era, Fault::Rpc(-32600, message, None)))?;
+                }
                 Object::parse(handshake.as_deref().unwrap_or("{}")).unwrap_or_default()
             }
             Era::Modern => modern_meta(&method, &params, &meta).map_err(|fault| (era, fault))?,

@@ -1,0 +1,204 @@
+//! One at a time, for as long as it holds, and across a restart.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::bounded;
+
+use super::super::tests::TempDir;
+use super::*;
+use crate::thread;
+
+const MODERN_ONLY: Verdict = Verdict {
+    speaks_modern: true,
+    refuses_legacy: true,
+};
+const LEGACY: Verdict = Verdict {
+    speaks_modern: false,
+    refuses_legacy: false,
+};
+
+fn program(no: usize) -> Program {
+    Program::parse(&format!("{no:064x}")).unwrap()
+}
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn must_not() -> Option<bool> {
+    panic!("it is known")
+}
+
+#[test]
+fn what_was_found_out_is_not_found_out_again() {
+    let dir = TempDir::new("memory");
+    let memory = Memory::open(dir.path(), now());
+    assert_eq!(memory.get(&program(1), now()), None);
+    for (no, found) in [(1, true), (2, false)] {
+        let asked = memory.ask(&program(no), now(), || Some(found));
+        assert_eq!(asked, Some(found));
+        assert_eq!(memory.ask(&program(no), now(), must_not), Some(found));
+    }
+    memory.learn(&program(2), MODERN_ONLY, now());
+    assert_eq!(memory.get(&program(2), now()), Some(MODERN_ONLY));
+    memory.forget(&program(2));
+    assert_eq!(memory.ask(&program(2), now(), || Some(false)), Some(false));
+}
+
+#[test]
+fn what_could_not_be_found_out_is_not_known() {
+    let dir = TempDir::new("unknown");
+    let memory = Memory::open(dir.path(), now());
+    assert_eq!(memory.ask(&program(1), now(), || None), None);
+    assert!(!dir.path().join(FILE).exists());
+    assert_eq!(memory.ask(&program(1), now(), || Some(true)), Some(true));
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        memory.ask(&program(2), now(), || panic!("a fault"))
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(memory.ask(&program(2), now(), || Some(true)), Some(true));
+}
+
+#[test]
+fn however_many_ask_it_is_found_out_once() {
+    for found in [Some(true), Some(false), None] {
+        let dir = TempDir::new("crowd");
+        let memory = Arc::new(Memory::open(dir.path(), now()));
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (release, gate) = bounded::<()>(0);
+        let ask = |no: usize| {
+            let (memory, begun, gate) = (Arc::clone(&memory), Arc::clone(&begun), gate.clone());
+            let find_out = move || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                // Until the other end is gone.
+                let _ = gate.recv();
+                found
+            };
+            let ask = move || memory.ask(&program(1), now(), find_out);
+            thread::spawn(format!("ask {no}"), ask).unwrap()
+        };
+        let first = ask(0);
+        while begun.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        // Another program does not wait for this one.
+        assert_eq!(memory.ask(&program(2), now(), || Some(true)), Some(true));
+        let others: Vec<_> = (1..16).map(ask).collect();
+        while waiting(&memory) < others.len() {
+            std::thread::yield_now();
+        }
+        drop(release);
+        for thread in others.into_iter().chain([first]) {
+            assert_eq!(thread.join(), Some(found));
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+    }
+}
+
+/// How many have come to wait.
+fn waiting(memory: &Memory) -> usize {
+    let state = memory.state.lock();
+    state
+        .asking
+        .get(&program(1))
+        .map_or(0, |it| Arc::strong_count(it) - 1)
+}
+
+#[test]
+fn it_is_known_after_a_restart() {
+    let dir = TempDir::new("restart");
+    let memory = Memory::open(dir.path(), now());
+    memory.ask(&program(1), now(), || Some(true));
+    memory.learn(&program(2), MODERN_ONLY, now());
+    memory.ask(&program(3), now(), || Some(false));
+    memory.forget(&program(3));
+    let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o7777, 0o600);
+
+    let memory = Memory::open(dir.path(), now());
+    assert_eq!(memory.ask(&program(1), now(), must_not), Some(true));
+    assert_eq!(memory.get(&program(2), now()), Some(MODERN_ONLY));
+    assert_eq!(memory.get(&program(3), now()), None);
+}
+
+#[test]
+fn it_is_known_for_a_week() {
+    let dir = TempDir::new("week");
+    let memory = Memory::open(dir.path(), now());
+    memory.learn(&program(1), LEGACY, now());
+    let later = now() + MAX_AGE + Duration::from_secs(1);
+    for memory in [memory, Memory::open(dir.path(), now())] {
+        assert_eq!(memory.get(&program(1), now() + MAX_AGE), Some(LEGACY));
+        assert_eq!(memory.get(&program(1), later), None);
+        let before = now() - Duration::from_secs(1);
+        assert_eq!(memory.get(&program(1), before), None);
+    }
+    let memory = Memory::open(dir.path(), later);
+    assert_eq!(memory.ask(&program(1), later, || Some(true)), Some(true));
+    assert_eq!(memory.ask(&program(1), later, must_not), Some(true));
+}
+
+#[test]
+fn the_oldest_gives_way() {
+    let dir = TempDir::new("many");
+    let memory = Memory::open(dir.path(), now());
+    for no in 0..=MAX_PROGRAMS {
+        let learned = now() + Duration::from_secs(no as u64);
+        memory.learn(&program(no), LEGACY, learned);
+    }
+    let last = now() + Duration::from_secs(MAX_PROGRAMS as u64);
+    for memory in [memory, Memory::open(dir.path(), last)] {
+        assert_eq!(memory.get(&program(0), last), None);
+        for no in 1..=MAX_PROGRAMS {
+            assert_eq!(memory.get(&program(no), last), Some(LEGACY), "{no}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_replaced() {
+    let known = |program: &str| {
+        json!({ "version": 1, "programs": [{
+            "program": program, "speaks_modern": true, "refuses_legacy": false,
+            "learned": 1_800_000_000u64,
+        }] })
+        .to_string()
+    };
+    let good = known(program(1).as_str());
+    let check = |text: &[u8], mode: u32, expected: Option<bool>| {
+        let dir = TempDir::new("damaged");
+        let path = dir.path().join(FILE);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let what = String::from_utf8_lossy(text);
+        let memory = Memory::open(dir.path(), now());
+        let found = memory.get(&program(1), now()).map(|it| it.speaks_modern);
+        assert_eq!(found, expected, "{what} {mode:o}");
+        memory.learn(&program(2), LEGACY, now());
+        let memory = Memory::open(dir.path(), now());
+        assert_eq!(memory.get(&program(2), now()), Some(LEGACY), "{what}");
+    };
+    check(good.as_bytes(), 0o600, Some(true));
+    check(good.as_bytes(), 0o644, None);
+    check(known("cat").as_bytes(), 0o600, None);
+    let newer = good.replace("\"version\":1", "\"version\":2");
+    check(newer.as_bytes(), 0o600, None);
+    check(good.replace("true", "1").as_bytes(), 0o600, None);
+    check(&good.as_bytes()[..good.len() - 2], 0o600, None);
+    check(b"", 0o600, None);
+    check(b"[]", 0o600, None);
+    check(b"{\"version\":1}", 0o600, None);
+    check(b"\xff\xfe", 0o600, None);
+}
+
+#[test]
+fn without_a_directory_it_is_known_until_the_end() {
+    let dir = TempDir::new("no-dir");
+    dir.write("file", "");
+    let memory = Memory::open(&dir.path().join("file"), now());
+    memory.learn(&program(1), MODERN_ONLY, now());
+    assert_eq!(memory.get(&program(1), now()), Some(MODERN_ONLY));
+}
