@@ -15,7 +15,7 @@ mod modern_child;
 
 use std::time::Instant;
 
-pub(crate) use legacy_child::LegacyChild;
+pub(crate) use legacy_child::{LegacyChild, Options as LegacyChildOptions, Sealer};
 pub(crate) use modern_child::ModernChild;
 
 /// What becomes of a line: one message each, without an end of line.
