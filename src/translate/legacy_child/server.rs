@@ -1,0 +1,178 @@
+//! The child as it presents itself: its answer to `initialize`, and what clients hear of it.
+
+use crate::jsonrpc::{Edit, Message, member, text};
+use crate::mcp::{LEGACY_VERSIONS, MODERN_VERSION, method};
+
+use super::response::server_info_meta;
+
+/// Ids of our own requests; the front's are integers.
+pub(super) const OWN_ID_PREFIX: &str = "mcp-broker/";
+pub(super) const INITIALIZE_ID: &str = "mcp-broker/initialize";
+
+/// What `server/discover` says stands as long as the child runs, and a new child, perhaps of a
+/// new version, may take its place at any time: a client may be that late to notice.
+const DISCOVER_TTL_MS: u32 = 60_000;
+
+/// 2025-11-25, lifecycle, "Initialization": as a client that can do all that any modern client
+/// may be able to do, because the child hears of it only once.
+pub(super) fn initialize() -> String {
+    let version = LEGACY_VERSIONS[LEGACY_VERSIONS.len() - 1];
+    format!(
+        r#"{{"jsonrpc":"2.0","id":"{INITIALIZE_ID}","method":"{}","params":{{"protocolVersion":"{version}","capabilities":{{"roots":{{}},"sampling":{{"tools":{{}},"context":{{}}}},"elicitation":{{"form":{{}},"url":{{}}}}}},"clientInfo":{{"name":"mcp-broker","version":"{}"}}}}}}"#,
+        method::INITIALIZE,
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+pub(super) fn initialized() -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, method::INITIALIZED)
+}
+
+/// An initialized child.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    /// `_meta` of a result that has none of its own.
+    pub(super) meta: Option<String>,
+    /// Its `serverInfo` as it stands.
+    pub(super) info: Option<String>,
+    pub(super) logs: bool,
+    pub(super) tools_change: bool,
+    pub(super) prompts_change: bool,
+    pub(super) resources_change: bool,
+    pub(super) subscribes: bool,
+    /// The members of `server/discover`'s result.
+    discover: String,
+}
+
+impl Server {
+    /// Reads the answer to [`initialize`].
+    ///
+    /// # Errors
+    /// Why there is no talking with this child, in words that follow "it".
+    pub(super) fn read(answer: &Message<'_>) -> Result<Self, String> {
+        if let Some(error) = answer.error {
+            let message = member(error, "message").and_then(text);
+            let message = message.as_deref().unwrap_or("no reason given");
+            return Err(format!("refused to initialize: {message}"));
+        }
+        let result = answer.result.unwrap_or_default();
+        let version = member(result, "protocolVersion").and_then(text);
+        // 2025-11-25, lifecycle, "Version Negotiation": the child may choose an older one.
+        match version {
+            Some(version) if LEGACY_VERSIONS.contains(&version.as_ref()) => {}
+            Some(version) => {
+                let known = LEGACY_VERSIONS.join(", ");
+                let why = format!("speaks protocol version {version}, which is none of {known}");
+                return Err(why);
+            }
+            None => return Err("named no protocol version when it was initialized".to_owned()),
+        }
+        Ok(Self::new(result))
+    }
+
+    fn new(result: &str) -> Self {
+        let object = |name| member(result, name).filter(|it| it.starts_with('{'));
+        let capabilities = object("capabilities").unwrap_or("{}");
+        let says = |group: &str, name: &str| {
+            let group = member(capabilities, group).unwrap_or_default();
+            member(group, name) == Some("true")
+        };
+        let info = object("serverInfo").map(str::to_owned);
+        Self {
+            meta: info.as_deref().map(server_info_meta),
+            logs: member(capabilities, "logging").is_some_and(|it| it.starts_with('{')),
+            tools_change: says("tools", "listChanged"),
+            prompts_change: says("prompts", "listChanged"),
+            resources_change: says("resources", "listChanged"),
+            subscribes: says("resources", "subscribe"),
+            discover: discover(result, capabilities, info.as_deref()),
+            info,
+        }
+    }
+
+    /// The answer to `server/discover`.
+    pub(super) fn discovered(&self, id: i64) -> String {
+        crate::jsonrpc::result_response(&id.to_string(), &self.discover)
+    }
+}
+
+/// 2026-07-28, discover, "DiscoverResult": what the child said of itself, as it said it.
+fn discover(result: &str, capabilities: &str, info: Option<&str>) -> String {
+    let capabilities = modern_capabilities(capabilities);
+    let mut discover = format!(
+        r#"{{"resultType":"complete","supportedVersions":["{MODERN_VERSION}"],"capabilities":{capabilities}"#
+    );
+    if let Some(instructions) = member(result, "instructions").filter(|it| it.starts_with('"')) {
+        discover.push_str(r#","instructions":"#);
+        discover.push_str(instructions);
+    }
+    discover.push_str(&format!(
+        r#","ttlMs":{DISCOVER_TTL_MS},"cacheScope":"private""#
+    ));
+    if let Some(info) = info {
+        discover.push_str(r#","_meta":"#);
+        discover.push_str(&server_info_meta(info));
+    }
+    discover.push('}');
+    discover
+}
+
+/// 2026-07-28, changelog, "Major changes" 6: tasks are an extension now, and another one than what
+/// the child means by the word. All other capabilities mean what they meant.
+fn modern_capabilities(capabilities: &str) -> String {
+    let mut edit = Edit::of(capabilities);
+    edit.remove(capabilities, |name| name == "tasks");
+    if let Some(extensions) = member(capabilities, "extensions") {
+        edit.remove(extensions, |name| name == "io.modelcontextprotocol/tasks");
+    }
+    edit.done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jsonrpc::parse;
+
+    fn read(answer: &str) -> Result<Server, String> {
+        let line = format!(r#"{{"jsonrpc":"2.0","id":"{INITIALIZE_ID}",{answer}}}"#);
+        Server::read(&parse(&line).unwrap())
+    }
+
+    #[test]
+    fn what_we_say_is_a_message() {
+        assert!(parse(&initialize()).is_ok());
+        assert!(parse(&initialized()).is_ok());
+    }
+
+    #[test]
+    fn drops_only_the_old_tasks() {
+        assert_eq!(
+            modern_capabilities(
+                r#"{ "tasks":{"list":{}}, "tools":{"listChanged" : true},"experimental":{"tasks":{}},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}}"#
+            ),
+            r#"{ "tools":{"listChanged" : true},"experimental":{"tasks":{}},"extensions":{"a/b":{}}}"#
+        );
+    }
+
+    #[test]
+    fn knows_what_the_child_can_do() {
+        let server = read(
+            r#""result":{"protocolVersion":"2024-11-05","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"listChanged":false},"logging":{}},"serverInfo":{"name":"s","version":"1"}}"#,
+        )
+        .unwrap();
+        assert!(server.logs && server.tools_change && server.subscribes);
+        assert!(!server.prompts_change && !server.resources_change);
+    }
+
+    #[test]
+    fn says_why_a_child_is_of_no_use() {
+        let why = |answer| read(answer).unwrap_err();
+        assert_eq!(
+            why(r#""error":{"code":-32022,"message":"modern \"only\""}"#),
+            "refused to initialize: modern \"only\""
+        );
+        assert!(why(r#""result":{"protocolVersion":"2026-07-28"}"#).contains("2026-07-28"));
+        assert!(why(r#""result":{}"#).contains("no protocol version"));
+        assert!(why(r#""result":null"#).contains("no protocol version"));
+    }
+}

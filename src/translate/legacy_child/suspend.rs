@@ -1,0 +1,245 @@
+//! From a question of the child to `input_required`, and to the end of the call.
+
+use std::time::Instant;
+
+use crate::jsonrpc::{Message, code, member, parse, split_batch};
+use crate::mcp;
+
+use super::call::{Behind, Call, Phase};
+use super::question::Question;
+use super::request::Method;
+use super::response::{self, refusal};
+use super::seal::Sealed;
+use super::{LegacyChild, Out, abandon};
+
+/// Open questions of one call.
+const MAX_QUESTIONS: usize = 32;
+/// Of all questions, and all answers that wait for a retry, of one child.
+const MAX_KEPT_BYTES: usize = 32 << 20;
+
+impl LegacyChild {
+    /// The child asks the client something (2025-11-25, client features).
+    pub(super) fn asked(&mut self, message: &Message<'_>, now: Instant, out: &mut Vec<Out>) {
+        let kept = self.calls.bytes() + message.params.map_or(0, str::len);
+        let refuse = |code, why: &str| {
+            let refusal = crate::jsonrpc::error_response(message.id_text, code, why);
+            Out::Child(refusal)
+        };
+        let Some((_, call)) = self.calls.that_may_ask() else {
+            let why = "no client to ask: no call is open that it could be for";
+            return out.push(refuse(code::METHOD_NOT_FOUND, why));
+        };
+        let Some(question) = next_question(call, message) else {
+            return;
+        };
+        if !call.capabilities.include(question.need) {
+            call.missing = call.missing.and(question.need);
+            out.extend(question.unsupported(call.capabilities).map(Out::Child));
+        } else if call.questions.len() >= MAX_QUESTIONS || kept > MAX_KEPT_BYTES {
+            let why = "too many questions at once: wait for the answers to the others";
+            out.push(refuse(code::INTERNAL_ERROR, why));
+        } else {
+            call.questions.push(question);
+            call.await_questions(now);
+        }
+    }
+
+    /// The time of a call has come.
+    pub(super) fn call_is_due(&mut self, id: i64, now: Instant, out: &mut Vec<Out>) {
+        match self.calls.get(id).map(|call| call.phase) {
+            Some(Phase::Asking { .. }) => self.suspend(id, now, out),
+            // 2026-07-28, mrtr, "Server Requirements" 8: nobody must come back.
+            Some(Phase::Suspended { .. }) => {
+                if let Some(call) = self.calls.close(id) {
+                    abandon(id, &call, "the client did not answer in time", out);
+                }
+            }
+            Some(Phase::Held | Phase::Running) | None => {}
+        }
+    }
+
+    /// Answers the client's request with all open questions of its call.
+    ///
+    /// 2026-07-28, mrtr, "Server Requirements".
+    pub(super) fn suspend(&mut self, id: i64, now: Instant, out: &mut Vec<Out>) {
+        let Some(call) = self.calls.get_mut(id) else {
+            return;
+        };
+        refuse_undeclared(call, out);
+        let Some(digest) = call.digest.filter(|_| !call.questions.is_empty()) else {
+            call.phase = Phase::Running;
+            return;
+        };
+        for question in &mut call.questions {
+            question.is_asked = true;
+        }
+        let until = now + self.options.input_timeout;
+        call.phase = Phase::Suspended { until };
+        let expires = until.saturating_duration_since(self.began).as_millis();
+        let sealed = Sealed {
+            call: id,
+            round: call.round,
+            expires: u64::try_from(expires).unwrap_or(u64::MAX),
+        };
+        let state = self.options.sealer.seal(&digest, sealed);
+        out.push(Out::Client(input_required(
+            call,
+            &state,
+            self.server.meta.as_deref(),
+        )));
+    }
+
+    /// Ends a call with the child's answer to it.
+    pub(super) fn finish(
+        &mut self,
+        id: i64,
+        call: Call,
+        line: &str,
+        message: &Message<'_>,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) {
+        let client = call.client;
+        let new_id = (client != id).then_some((message.id_text, client));
+        let was_refused = call.missing != Default::default();
+        let answer = match (message.result, message.error) {
+            // 2026-07-28, basic, "`_meta`": the call needed what the client did not declare.
+            (_, Some(_)) if was_refused => response::missing_capability(client, call.missing),
+            (Some(result), _)
+                if was_refused && call.method == Method::Call && response::is_failure(result) =>
+            {
+                response::missing_capability(client, call.missing)
+            }
+            (_, Some(error))
+                if response::error_code(error) == Some(mcp::code::URL_ELICITATION_REQUIRED) =>
+            {
+                return self.wants_a_visit(id, call, error, now, out);
+            }
+            (_, Some(error)) => response::error(line, error, new_id),
+            (Some(result), None) if result.starts_with('{') => {
+                response::result(&self.server, call.method, line, result, new_id)
+            }
+            (_, None) => {
+                let why = "the server answered with a result that is not an object";
+                refusal(client, code::INTERNAL_ERROR, why)
+            }
+        };
+        out.push(Out::Client(answer));
+    }
+
+    /// 2025-11-25, elicitation, "URL Elicitation Required Error": the child wants the request
+    /// again once the user has been where it leads. A modern client hears of this as of any other
+    /// question; its retry goes to the child as the request that it is.
+    fn wants_a_visit(
+        &mut self,
+        id: i64,
+        mut call: Call,
+        error: &str,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) {
+        let wanted = member(error, "data").and_then(|it| member(it, "elicitations"));
+        let wanted = wanted.and_then(|it| split_batch(it).ok());
+        let wanted = wanted.filter(|it| {
+            call.method.may_ask()
+                && it.len() <= MAX_QUESTIONS
+                && it.iter().all(|visit| visit.starts_with('{'))
+                && self.calls.bytes() + error.len() <= MAX_KEPT_BYTES
+        });
+        let Some(wanted) = wanted else {
+            out.push(Out::Client(internal_error(
+                call.client,
+                &response::error_message(error),
+            )));
+            return;
+        };
+        call.behind = Behind::Nothing(response::error_message(error));
+        call.questions.clear();
+        for visit in wanted {
+            call.asked += 1;
+            call.questions.push(Question::visit(visit, call.asked));
+        }
+        self.ask_for_visits(id, call, now, out);
+    }
+
+    /// Suspends a call with nothing behind it.
+    pub(super) fn ask_for_visits(&mut self, id: i64, call: Call, now: Instant, out: &mut Vec<Out>) {
+        let need = call.questions.iter().map(|question| question.need);
+        let need = need.fold(Default::default(), super::Capabilities::and);
+        if call.capabilities.include(need) {
+            self.calls.put_back(id, call);
+            self.suspend(id, now, out);
+        } else {
+            let answer = response::missing_capability(call.client, need);
+            out.push(Out::Client(answer));
+        }
+    }
+
+    /// What a retry will find when the child has answered a suspended call.
+    pub(super) fn kept_answer(&self, line: &str, message: &Message<'_>) -> String {
+        if self.calls.bytes() + line.len() <= MAX_KEPT_BYTES {
+            return line.to_owned();
+        }
+        let why = "the server ended the call before it was resumed, with more than can be kept";
+        crate::jsonrpc::error_response(message.id_text, code::INTERNAL_ERROR, why)
+    }
+
+    /// Ends a call with an answer that was kept.
+    pub(super) fn finish_with_kept(
+        &mut self,
+        id: i64,
+        call: Call,
+        line: &str,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) {
+        if let Ok(message) = parse(line) {
+            self.finish(id, call, line, &message, now, out);
+        }
+    }
+}
+
+/// Reads a question and names it apart from the others of its call.
+fn next_question(call: &mut Call, message: &Message<'_>) -> Option<Question> {
+    call.asked += 1;
+    let mut question = Question::read(message, call.asked)?;
+    while call.questions.iter().any(|it| it.key() == question.key()) {
+        if call.questions.iter().any(|it| it.is(&message.id)) {
+            return None; // an id that is in use already
+        }
+        call.asked += 1;
+        question.rename(call.asked);
+    }
+    Some(question)
+}
+
+/// 2026-07-28, mrtr, "Server Requirements" 7: the client may declare less than when it was asked.
+fn refuse_undeclared(call: &mut Call, out: &mut Vec<Out>) {
+    let client = call.capabilities;
+    for question in call.questions.extract_if(.., |it| !client.include(it.need)) {
+        call.missing = call.missing.and(question.need);
+        out.extend(question.unsupported(client).map(Out::Child));
+    }
+}
+
+/// 2026-07-28, mrtr, "InputRequiredResult".
+fn input_required(call: &Call, state: &str, meta: Option<&str>) -> String {
+    let questions = call.questions.iter();
+    let entries: Vec<_> = questions.map(|it| it.to_entry(call.capabilities)).collect();
+    let mut result = format!(
+        r#"{{"resultType":"input_required","inputRequests":{{{}}},"requestState":"{state}""#,
+        entries.join(",")
+    );
+    if let Some(meta) = meta {
+        result.push_str(r#","_meta":"#);
+        result.push_str(meta);
+    }
+    result.push('}');
+    crate::jsonrpc::result_response(&call.client.to_string(), &result)
+}
+
+/// An error in the child's words, which are a JSON string.
+pub(super) fn internal_error(id: i64, message: &str) -> String {
+    let code = code::INTERNAL_ERROR;
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message}}}}}"#)
+}
