@@ -18,6 +18,8 @@ pub(crate) use edit::{Edit, Member, members};
 pub(crate) mod code {
     pub(crate) const PARSE_ERROR: i32 = -32700;
     pub(crate) const INVALID_REQUEST: i32 = -32600;
+    pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
+    pub(crate) const INVALID_PARAMS: i32 = -32602;
     pub(crate) const INTERNAL_ERROR: i32 = -32603;
     /// The broker could not get an answer from the child, or refuses for a reason of its own.
     pub(crate) const SERVER_ERROR: i32 = -32000;
