@@ -20,7 +20,8 @@ const MAY_ASK: [&str; 3] = [
 const MAX_ROUNDS: u32 = 64;
 /// Of one round.
 const MAX_QUESTIONS: usize = 64;
-/// Calls that are kept for their next round, together; one that does not fit has none.
+/// Of all calls that may have another round, with what the client has answered; one that does not
+/// fit has none.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 
 /// A request that may become several.
@@ -93,12 +94,8 @@ impl Rounds {
         caller: &mut Caller,
         out: &mut Vec<Out>,
     ) {
-        let id = match caller::own_no(&message.id) {
-            None => message.id.clone(),
-            Some(no) => match self.retries.remove(&no) {
-                Some(id) => id,
-                None => return log::debug!("the child answers what is over"),
-            },
+        let Some(id) = self.call_of(&message.id) else {
+            return log::debug!("the child answers what is over");
         };
         let members = results::of(message.result);
         let refused = match results::verdict(message.result, &members) {
@@ -144,26 +141,31 @@ impl Rounds {
             return Err("the call is too large to be asked about".to_owned());
         }
         let questions = read_questions(result, caller.capabilities())?;
-        let state = jsonrpc::member(result, "requestState").map(Into::into);
+        let state = present(result, "requestState");
         if questions.is_none() && state.is_none() {
             return Err("the server asks for input, but not for what".to_owned());
         }
-        let mut asked = Vec::new();
+        let state_bytes = state.map_or(0, str::len);
+        if self.kept_bytes + state_bytes > KEPT_BYTES {
+            return Err("the server's requestState is too large to be kept".to_owned());
+        }
+        self.kept_bytes += state_bytes;
+        let mut asking = Asking {
+            questions: Vec::new(),
+            state: state.map(Into::into),
+        };
         for (key, question) in questions.unwrap_or_default() {
             let no = caller.next_no();
             out.push(Out::Client(question.line(&caller::id_text(no))));
             self.questions.insert(no, id.clone());
-            asked.push(Asked {
+            asking.questions.push(Asked {
                 no,
                 key: key.into(),
                 method: question.method,
                 answer: None,
             });
         }
-        call.with = Whom::Client(Asking {
-            questions: asked,
-            state,
-        });
+        call.with = Whom::Client(asking);
         self.go_on(id, caller, out);
         Ok(())
     }
@@ -180,27 +182,34 @@ impl Rounds {
         let Some((no, id)) = question else {
             return log::debug!("the client answers what is over");
         };
+        let room = KEPT_BYTES - self.kept_bytes;
         let Some(asked) = self.asked(&id, no) else {
             return;
         };
-        let method = asked.method;
-        match message.result {
-            Some(result) => asked.answer = Some(result.into()),
+        let answer = match message.result {
+            Some(result) => result,
             // 2026-07-28, elicitation, "Response Actions": nothing was chosen.
-            None if method == method::ELICIT => {
-                asked.answer = Some(r#"{"action":"cancel"}"#.into())
-            }
+            None if asked.method == method::ELICIT => r#"{"action":"cancel"}"#,
             // 2026-07-28, sampling and roots, "Error Handling": the child is not told, it does not
             // wait. So it is the call that fails.
             None => {
-                let said = message
-                    .error
-                    .and_then(|error| jsonrpc::member(error, "message"));
+                let said = message.error.and_then(|it| jsonrpc::member(it, "message"));
                 let said = said.and_then(jsonrpc::text).unwrap_or_default();
+                let method = asked.method;
                 let why = format!("the server needs {method}, which the client refused: {said}");
                 return self.fail(&id, "null", &why, out);
             }
+        };
+        if answer.len() > room {
+            return self.fail(
+                &id,
+                "null",
+                "the client's answer is too large to be kept",
+                out,
+            );
         }
+        asked.answer = Some(answer.into());
+        self.kept_bytes += answer.len();
         self.go_on(&id, caller, out);
     }
 
@@ -220,6 +229,7 @@ impl Rounds {
         let Some(line) = asking.retry(line, &caller::id_text(no)) else {
             return self.fail(id, "null", "the call cannot be sent again", out);
         };
+        self.kept_bytes -= asking.kept_bytes();
         call.with = Whom::ChildAgain(no);
         self.retries.insert(no, id.clone());
         out.push(Out::Child(line));
@@ -274,6 +284,18 @@ impl Rounds {
         Some(call)
     }
 
+    /// The call that an answer is for, by its id towards the client; `None` if the child owes none
+    /// under this id. All but calls are let through, because they are not remembered.
+    fn call_of(&mut self, id: &Id) -> Option<Id> {
+        match caller::own_no(id) {
+            Some(no) => self.retries.remove(&no),
+            None => match self.calls.get(id) {
+                Some(call) if !matches!(call.with, Whom::Child) => None,
+                _ => Some(id.clone()),
+            },
+        }
+    }
+
     fn asked(&mut self, id: &Id, no: No) -> Option<&mut Asked> {
         match &mut self.calls.get_mut(id)?.with {
             Whom::Client(asking) => asking.questions.iter_mut().find(|it| it.no == no),
@@ -282,13 +304,32 @@ impl Rounds {
     }
 }
 
+#[cfg(test)]
+impl Rounds {
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+            && self.retries.is_empty()
+            && self.questions.is_empty()
+            && self.kept_bytes == 0
+    }
+}
+
 impl Call {
     fn kept_bytes(&self) -> usize {
-        self.line.as_ref().map_or(0, |line| line.len())
+        let line = self.line.as_ref().map_or(0, |line| line.len());
+        match &self.with {
+            Whom::Client(asking) => line + asking.kept_bytes(),
+            Whom::Child | Whom::ChildAgain(_) => line,
+        }
     }
 }
 
 impl Asking {
+    fn kept_bytes(&self) -> usize {
+        let answers = self.questions.iter().filter_map(|it| it.answer.as_ref());
+        answers.chain(&self.state).map(|text| text.len()).sum()
+    }
+
     /// The request as it was sent, with another id, the client's answers and the child's state.
     fn retry(&self, line: &str, id: &str) -> Option<String> {
         let message = jsonrpc::parse(line).ok()?;
@@ -320,7 +361,7 @@ fn read_questions<'a>(
     result: &'a str,
     capabilities: &str,
 ) -> Result<Option<Vec<(&'a str, Question<'a>)>>, String> {
-    let Some(requests) = jsonrpc::member(result, "inputRequests") else {
+    let Some(requests) = present(result, "inputRequests") else {
         return Ok(None);
     };
     if !is_object(requests) {
@@ -342,4 +383,9 @@ fn read_questions<'a>(
         questions.push((request.key, question));
     }
     Ok(Some(questions))
+}
+
+/// A member that says something.
+fn present<'a>(object: &'a str, name: &str) -> Option<&'a str> {
+    jsonrpc::member(object, name).filter(|value| *value != "null")
 }
