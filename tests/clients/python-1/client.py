@@ -1,4 +1,4 @@
-"""`mcp` 1.x, the first generation of the Python SDK: `python client.py URL TOKEN`, with `tour.py` on PYTHONPATH."""
+"""`mcp` 1.x, the first generation of the Python SDK: `python client.py URL TOKEN ERA CHILD`, with `tour.py` on PYTHONPATH."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,8 +17,9 @@ async def sample(_context: Any, _params: types.CreateMessageRequestParams) -> ty
     return types.CreateMessageResult(role="assistant", model="none", content=content)
 
 
-async def elicit(_context: Any, _params: types.ElicitRequestParams) -> types.ElicitResult:
-    return types.ElicitResult(action="accept", content={"name": "tour-name"})
+async def elicit(_context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+    content = {name: f"tour-{name}" for name in params.requestedSchema["properties"]}
+    return types.ElicitResult(action="accept", content=content)
 
 
 async def roots(_context: Any) -> types.ListRootsResult:
@@ -60,13 +61,20 @@ async def cancel(session: ClientSession, request: int) -> None:
     await session.send_notification(types.ClientNotification(types.CancelledNotification(params=params)))
 
 
+def listen(_session: ClientSession, _uri: str) -> Any:
+    raise NotImplementedError("this generation knows the legacy era only")
+
+
 main(
     Sdk(
         http=httpx,
         error=McpError,
         connect=connect,
+        listen=listen,
         uri=AnyUrl,
+        prompt=lambda name: types.PromptReference(type="ref/prompt", name=name),
         is_error=lambda result: result.isError,
+        structured=lambda result: result.structuredContent,
         cancel=cancel,
     )
 )

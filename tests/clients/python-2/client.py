@@ -1,11 +1,11 @@
-"""`mcp` 2.x, the second generation of the Python SDK: `python client.py URL TOKEN`, with `tour.py` on PYTHONPATH.
+"""`mcp` 2.x, the second generation of the Python SDK: `python client.py URL TOKEN ERA CHILD`, with `tour.py` on PYTHONPATH.
 
 By default it asks for the modern era first (`server/discover`) and must be told, in words it understands, to fall back.
 """
 
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import httpx2
@@ -24,8 +24,9 @@ async def sample(_context: Any, _params: types.CreateMessageRequestParams) -> ty
     return types.CreateMessageResult(role="assistant", model="none", content=content)
 
 
-async def elicit(_context: Any, _params: types.ElicitRequestParams) -> types.ElicitResult:
-    return types.ElicitResult(action="accept", content={"name": "tour-name"})
+async def elicit(_context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+    content = {name: f"tour-{name}" for name in params.requested_schema["properties"]}
+    return types.ElicitResult(action="accept", content=content)
 
 
 async def roots(_context: Any) -> types.ListRootsResult:
@@ -61,13 +62,20 @@ async def cancel(_session: McpClient, _request: str | int) -> None:
     """This generation announces a cancelled call itself."""
 
 
+def listen(session: McpClient, uri: str) -> AbstractAsyncContextManager[Any]:
+    return session.listen(tools_list_changed=True, prompts_list_changed=True, resource_subscriptions=[uri])
+
+
 main(
     Sdk(
         http=httpx2,
         error=MCPError,
         connect=connect,
+        listen=listen,
         uri=str,
+        prompt=lambda name: types.PromptReference(type="ref/prompt", name=name),
         is_error=lambda result: result.is_error,
+        structured=lambda result: result.structured_content,
         cancel=cancel,
     )
 )

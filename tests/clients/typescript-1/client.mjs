@@ -1,4 +1,4 @@
-// `@modelcontextprotocol/sdk`, the first generation of the TypeScript SDK: `node client.mjs URL TOKEN`.
+// `@modelcontextprotocol/sdk`, the first generation of the TypeScript SDK: `node client.mjs URL TOKEN legacy CHILD`.
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
@@ -26,7 +26,7 @@ await tour({
   client,
   transport,
   version: () => transport.protocolVersion,
-  call: (name, args, options) => client.callTool({ name, arguments: args }, undefined, options),
+  call: (name, args, options, _meta) => client.callTool({ name, arguments: args, _meta }, undefined, options),
   onRequest: (method, handler) => client.setRequestHandler(schemas.get(method), handler),
   onNotification: (method, handler) =>
     client.setNotificationHandler(schemas.get(method), ({ params }) => handler(params)),

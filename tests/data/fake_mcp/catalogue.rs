@@ -85,7 +85,7 @@ const PLAIN_TOOLS: [(&str, &str); 32] = [
 type Arguments = &'static [(&'static str, &'static str)];
 
 /// A tool with arguments: name, description, arguments.
-const TOOLS: [(&str, &str, Arguments); 18] = [
+const TOOLS: [(&str, &str, Arguments); 19] = [
     ("test_sampling", "Asks the model", &[("prompt", "string")]),
     (
         "test_elicitation",
@@ -133,6 +133,11 @@ const TOOLS: [(&str, &str, Arguments); 18] = [
         "notify_after",
         "Answers, then sends a notification",
         &[("method", "string"), ("ms", "integer")],
+    ),
+    (
+        "change_after",
+        "Answers, then changes the list of tools or prompts",
+        &[("list", "string"), ("ms", "integer")],
     ),
     ("exit", "Ends the process", &[("code", "integer")]),
     (

@@ -26,8 +26,8 @@ usage: fake_mcp [OPTION]...
   --help                    print this
 
 Tools that tests call by name: echo sleep env pid big raw count ask log notify notify_after
-exit stderr received garbage longline spawn_grandchild deaf result_before_progress escape_id
-late_after_cancel touch_resource witness deluge; tools/list says what each one takes.
+change_after exit stderr received garbage longline spawn_grandchild deaf result_before_progress
+escape_id late_after_cancel touch_resource witness deluge; tools/list says what each one takes.
 ";
 
 /// Which protocol revisions the server speaks.

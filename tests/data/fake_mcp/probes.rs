@@ -47,6 +47,7 @@ pub(crate) fn run(call: &Call, name: &str) -> Reply {
             text("sent")
         }
         "notify_after" => notify_after(call, &arguments),
+        "change_after" => change_after(call, &arguments),
         "touch_resource" => {
             let uri = arguments.text("uri").unwrap_or_default();
             call.server.touch(&uri);
@@ -228,6 +229,20 @@ fn notify_after(call: &Call, arguments: &Object) -> Reply {
     call.server
         .wire
         .notification(&method, arguments.raw("params"));
+    Ok(Outcome::Silent)
+}
+
+/// Changes a list when its own request is over.
+fn change_after(call: &Call, arguments: &Object) -> Reply {
+    let list = match arguments.text("list").as_deref() {
+        Some("tools") => "tools",
+        Some("prompts") => "prompts",
+        _ => return Err(Fault::params("list is neither tools nor prompts")),
+    };
+    let ms = arguments.number("ms").unwrap_or_default();
+    call.server.answer(&call.id, call.era, text("will change"));
+    thread::sleep(Duration::from_millis(ms));
+    call.server.change_list(list);
     Ok(Outcome::Silent)
 }
 
