@@ -166,6 +166,15 @@ pub(crate) trait Host: Send + Sync {
 /// Gives so many first characters of a text, without the secrets in it.
 pub(crate) type Redact = Box<dyn Fn(&str, usize) -> String + Send + Sync>;
 
+/// A child is not of the era that it was taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EraNews {
+    /// It has refused `initialize` as only a child of the modern era does.
+    ModernOnly,
+    /// It could not be initialized.
+    NotAsKnown,
+}
+
 /// The bounds of a bridge, and what it calls.
 pub(crate) struct Options {
     /// The server's name, for messages.
@@ -181,9 +190,8 @@ pub(crate) struct Options {
     pub(crate) replay: Option<(Handshake, Instant)>,
     /// How long the child may take to answer `initialize`.
     pub(crate) start_timeout: Duration,
-    /// A child that was taken for a legacy one has said that it is none; `None` if that is not to
-    /// be believed.
-    pub(crate) learned_modern: Option<Box<dyn Fn() + Send + Sync>>,
+    /// What the child shows of its era; `None` if nobody wants to know.
+    pub(crate) era_news: Option<Box<dyn Fn(EraNews) + Send + Sync>>,
     /// Interrupts the reader thread: it shall call [`Inbound::service`].
     pub(crate) wake: Box<dyn Fn() + Send + Sync>,
     /// The same at a later moment; replaces the one that was named before.

@@ -189,6 +189,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     let failed = wait(&stopped);
     systemd::stopping("letting what is in flight finish");
     edge.leave_passed();
+    eras.stop();
     shutdown::shut_down(&registry, &edge, &stopped, config.drain);
     drop(watchdog);
     drop(reaper);

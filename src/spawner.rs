@@ -10,7 +10,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::auth::Principal;
-use crate::bridge::{self, Bridge, Inbound};
+use crate::bridge::{self, Bridge, EraNews, Inbound};
 use crate::cgroup::{CgroupLimits, Cgroups};
 use crate::config::{Config, EraChoice, Server};
 use crate::eras::Eras;
@@ -102,7 +102,7 @@ impl Spawner {
             quota,
             replay,
             start_timeout: self.start_timeout,
-            learned_modern: self.learning(server),
+            era_news: self.era_news(server),
             wake: Box::new(move || waking.wake()),
             wake_at: Box::new(move |at| alarm.wake_at(at)),
             host,
@@ -191,13 +191,16 @@ impl Spawner {
         }
     }
 
-    /// What is to be done when a child says that it is of the modern era.
-    fn learning(&self, server: &Server) -> Option<Box<dyn Fn() + Send + Sync>> {
-        if server.options.era == EraChoice::Legacy {
+    /// What is to be done when a child is not of the era that it was taken for.
+    fn era_news(&self, server: &Server) -> Option<Box<dyn Fn(EraNews) + Send + Sync>> {
+        if server.options.era != EraChoice::Auto {
             return None;
         }
         let (eras, server) = (Arc::clone(&self.eras), server.clone());
-        Some(Box::new(move || eras.learned_modern_only(&server)))
+        Some(Box::new(move |news| match news {
+            EraNews::ModernOnly => eras.learned_modern_only(&server),
+            EraNews::NotAsKnown => eras.disproved(&server),
+        }))
     }
 
     fn tether(&self, server: &Server, label: &str) -> Result<Tether, String> {

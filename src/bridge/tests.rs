@@ -265,9 +265,9 @@ impl Rig {
             quota: Arc::new(Quota::new(max_of_user)),
             replay,
             start_timeout,
-            learned_modern: Some(Box::new({
+            era_news: Some(Box::new({
                 let log = log.clone();
-                move || log.note("learned")
+                move |news| log.note(format!("{news:?}"))
             })),
             wake_at: Box::new(|_| {}),
             wake: {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::SessionInbound;
-use crate::bridge::{End, Inbound, Refusal, Reply};
+use crate::bridge::{End, EraNews, Inbound, Refusal, Reply};
 use crate::jsonrpc::{self, Kind, Message, code};
 use crate::translate::{self, ModernChild};
 
@@ -59,8 +59,7 @@ impl SessionInbound {
     /// child is served by a translator from here on, and the request is asked in other words.
     pub(super) fn is_modern_refusal(&mut self, message: &Message<'_>, now: Instant) -> bool {
         let lane = &self.shared.lane;
-        let (Some(error), Some(learned)) = (message.error, &self.shared.options.learned_modern)
-        else {
+        let (Some(error), Some(tell)) = (message.error, &self.shared.options.era_news) else {
             return false;
         };
         if lane.is_translating() || !translate::is_modern_refusal(error) {
@@ -71,7 +70,7 @@ impl SessionInbound {
         };
         let server = &self.shared.options.server;
         log::info!("server \"{server}\" speaks the modern era only: its sessions are translated");
-        learned();
+        tell(EraNews::ModernOnly);
         let translator = Box::new(ModernChild::new(server));
         let heard = lane.install(translator, |it, out| {
             it.begin(now, out);

@@ -9,7 +9,7 @@ use super::desk::{Call, Taken};
 use super::tools::{Held, Inquiry, Verdict};
 use super::{Errand, Shared, own_request};
 use crate::bridge::lane::Heard;
-use crate::bridge::{End, EventWriter, Inbound, Refusal, Reply};
+use crate::bridge::{End, EraNews, EventWriter, Inbound, Refusal, Reply};
 use crate::jsonrpc::{self, Edit, Id, Kind, Message, code};
 use crate::mcp::{meta, method};
 use crate::metrics;
@@ -125,6 +125,9 @@ impl ModernInbound {
             self.message(&line, now);
         }
         if let Some(why) = heard.failed {
+            if let Some(tell) = &self.shared.options.era_news {
+                tell(EraNews::NotAsKnown);
+            }
             let server = &self.shared.options.server;
             let detail = format!(
                 "server \"{server}\" cannot be used: it {why}{}",

@@ -172,7 +172,7 @@ impl Fakes {
             quota: request.quota,
             replay: request.replay,
             start_timeout: Duration::from_secs(30),
-            learned_modern: None,
+            era_news: None,
             wake: Box::new(wake),
             wake_at: Box::new(|_| {}),
             host: Box::new(SharedHost(Arc::clone(&host))),
