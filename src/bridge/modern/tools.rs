@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug)]
 pub(super) enum Tools {
     /// Nobody has asked since the last change; calls that came too early wait here.
-    Unknown { held: Vec<Held> },
+    Unknown { held: Vec<Held>, is_asked: bool },
     /// By name; tools without such parameters are left out.
     Known(HashMap<Box<str>, Vec<Param>>),
 }
@@ -65,7 +65,11 @@ pub(super) struct Inquiry {
 
 impl Default for Tools {
     fn default() -> Self {
-        Self::Unknown { held: Vec::new() }
+        let held = Vec::new();
+        Self::Unknown {
+            held,
+            is_asked: false,
+        }
     }
 }
 
@@ -94,17 +98,17 @@ impl Tools {
 
     /// Keeps a call until the tools are known; true for the first, which makes somebody ask.
     pub(super) fn hold(&mut self, call: Held) -> bool {
-        let Self::Unknown { held } = self else {
+        let Self::Unknown { held, is_asked } = self else {
             return false;
         };
         held.push(call);
-        held.len() == 1
+        !std::mem::replace(is_asked, true)
     }
 
     /// Whoever brought a call that waits has gone; false if there is no such call.
     pub(super) fn drop_held(&mut self, no: u64) -> bool {
         match self {
-            Self::Unknown { held } => held.extract_if(.., |call| call.no == no).count() > 0,
+            Self::Unknown { held, .. } => held.extract_if(.., |call| call.no == no).count() > 0,
             Self::Known(_) => false,
         }
     }
@@ -112,7 +116,7 @@ impl Tools {
     /// The tools are known; gives the calls that waited for that.
     pub(super) fn learn(&mut self, inquiry: Inquiry) -> Vec<Held> {
         match std::mem::replace(self, Self::Known(inquiry.found)) {
-            Self::Unknown { held } => held,
+            Self::Unknown { held, .. } => held,
             Self::Known(_) => Vec::new(),
         }
     }

@@ -42,9 +42,13 @@ impl ModernInbound {
             Ok(again) => return self.inquire(again, "", now),
             Err(inquiry) => inquiry,
         };
+        let is_stale = inquiry.is_stale;
         let held = self.shared.desk.lock().tools.learn(inquiry);
         for call in held {
             self.let_go(call, now);
+        }
+        if is_stale {
+            self.shared.desk.lock().forget_tools();
         }
     }
 
