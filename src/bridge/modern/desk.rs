@@ -204,9 +204,8 @@ impl Desk {
 
     /// The newest request whose client wants log messages of this severity.
     pub(super) fn wants_log(&self, severity: usize) -> Option<u64> {
-        let wants = |call: &Call| {
-            !call.is_listen && call.log_level.is_some_and(|least| severity >= least)
-        };
+        let wants =
+            |call: &Call| !call.is_listen && call.log_level.is_some_and(|least| severity >= least);
         let calls = self.calls.iter().filter(|(_, call)| wants(call));
         calls.map(|(no, _)| *no).max()
     }
