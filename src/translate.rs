@@ -16,7 +16,7 @@ mod modern_child;
 use std::time::Instant;
 
 pub(crate) use legacy_child::LegacyChild;
-pub(crate) use modern_child::ModernChild;
+pub(crate) use modern_child::{ModernChild, is_modern_refusal};
 
 /// What becomes of a line: one message each, without an end of line.
 #[derive(Debug, PartialEq, Eq)]
