@@ -189,15 +189,17 @@ impl Lane {
         })
     }
 
-    /// From now on `translator` stands between the two sides; `begin` makes it begin.
-    pub(super) fn install(
-        &self,
-        translator: Box<dyn Translator>,
-        begin: impl FnOnce(&mut dyn Translator, &mut Vec<Out>),
-    ) -> Heard {
-        self.way.lock().translator = Some(translator);
+    /// From now on a translator stands between the two sides; `make` may let it speak at once.
+    pub(super) fn install(&self, make: impl FnOnce(&mut Vec<Out>) -> Box<dyn Translator>) -> Heard {
+        let mut way = self.way.lock();
+        let mut out = Vec::new();
+        let translator = make(&mut out);
+        let due = translator.due();
+        way.translator = Some(translator);
         self.is_translating.store(true, Ordering::Release);
-        self.with_translator(begin)
+        let (bytes, heard) = sort(out, due);
+        self.pass_on(&mut way, bytes);
+        heard
     }
 
     fn with_translator(&self, run: impl FnOnce(&mut dyn Translator, &mut Vec<Out>)) -> Heard {

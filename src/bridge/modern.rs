@@ -68,8 +68,11 @@ pub(super) fn bridge(
         desk: Mutex::new(desk),
         errands: Mutex::default(),
     });
-    if let Some(translator) = translator {
-        let heard = lane.install(translator, |it, out| it.begin(now, out));
+    if let Some(mut translator) = translator {
+        let heard = lane.install(|out| {
+            translator.begin(now, out);
+            translator
+        });
         shared.hand_in(heard);
     }
     let inbound = ModernInbound::new(Arc::clone(&shared));

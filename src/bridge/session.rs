@@ -56,9 +56,12 @@ pub(super) fn bridge(
     };
     let (lane, inbox) = Lane::new(script.is_some());
     let lane = Arc::new(lane);
-    if let Some(translator) = translator {
+    if let Some(mut translator) = translator {
         // Nothing comes of it before the client has said something.
-        lane.install(translator, |it, out| it.begin(Instant::now(), out));
+        lane.install(|out| {
+            translator.begin(Instant::now(), out);
+            translator
+        });
     }
     let shared = Arc::new(Shared {
         options,

@@ -69,13 +69,8 @@ impl SessionInbound {
             return false;
         };
         let server = &self.shared.options.server;
-        log::info!("server \"{server}\" speaks the modern era only: its sessions are translated");
         tell(EraNews::ModernOnly);
-        let translator = Box::new(ModernChild::new(server));
-        let heard = lane.install(translator, |it, out| {
-            it.begin(now, out);
-            it.from_client(&initialize, now, out);
-        });
+        let heard = lane.install(|out| Box::new(ModernChild::take_over(server, &initialize, out)));
         self.take_in(heard, now);
         true
     }
