@@ -1,6 +1,6 @@
 //! The child as it presents itself: its answer to `initialize`, and what clients hear of it.
 
-use crate::jsonrpc::{Edit, Message, member, text};
+use crate::jsonrpc::{Edit, Message, member, result_response, text};
 use crate::mcp::{LEGACY_VERSIONS, MODERN_VERSION, method};
 
 use super::response::server_info_meta;
@@ -92,7 +92,7 @@ impl Server {
 
     /// The answer to `server/discover`.
     pub(super) fn discovered(&self, id: i64) -> String {
-        crate::jsonrpc::result_response(&id.to_string(), &self.discover)
+        result_response(&id.to_string(), &self.discover)
     }
 }
 
