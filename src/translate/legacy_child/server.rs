@@ -5,8 +5,7 @@ use crate::mcp::{LEGACY_VERSIONS, MODERN_VERSION, method};
 
 use super::response::server_info_meta;
 
-/// Ids of our own requests; the front's are integers.
-pub(super) const OWN_ID_PREFIX: &str = "mcp-broker/";
+/// Our own requests have strings as ids; the front's are integers.
 pub(super) const INITIALIZE_ID: &str = "mcp-broker/initialize";
 
 /// What `server/discover` says stands as long as the child runs, and a new child, perhaps of a
