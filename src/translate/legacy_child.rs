@@ -33,7 +33,6 @@ use crate::jsonrpc::{self, Edit, Id, Kind, Message, code, member, parse};
 use crate::mcp::method;
 
 use call::{Behind, Call, Calls, Phase};
-use capabilities::Capabilities;
 use levels::Levels;
 use listens::Listens;
 use question::Question;
