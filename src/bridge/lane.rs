@@ -177,7 +177,7 @@ impl Lane {
 
     /// What becomes of a line of the child, on the reader thread.
     pub(super) fn hear(&self, line: &str, now: Instant) -> Heard {
-        self.with_translator(|it, out| it.from_child(line, now, out))
+        self.with_translator(|it, out| it.child_says(line, now, out))
     }
 
     /// Time has passed, on the reader thread.
@@ -267,7 +267,7 @@ impl Way {
         };
         let mut out = Vec::new();
         for line in String::from_utf8_lossy(&line).lines() {
-            translator.from_client(line, now, &mut out);
+            translator.client_says(line, now, &mut out);
         }
         sort(out, translator.due())
     }

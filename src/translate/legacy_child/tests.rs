@@ -41,17 +41,17 @@ impl Translator for Initialized {
     fn begin(&mut self, now: Instant, out: &mut Vec<Out>) {
         let answer = jsonrpc::result_response(r#""mcp-broker/initialize""#, &self.result);
         self.child.begin(now, out);
-        self.child.from_child(&answer, now, out);
+        self.child.child_says(&answer, now, out);
         assert_eq!(out.len(), 2, "initialize, notifications/initialized");
         out.clear();
     }
 
-    fn from_client(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
-        self.child.from_client(line, now, out);
+    fn client_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
+        self.child.client_says(line, now, out);
     }
 
-    fn from_child(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
-        self.child.from_child(line, now, out);
+    fn child_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
+        self.child.child_says(line, now, out);
     }
 
     fn due(&self) -> Option<Instant> {
@@ -77,12 +77,12 @@ impl Translator for Unversioned {
         }
     }
 
-    fn from_client(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
-        self.0.from_client(line, now, out);
+    fn client_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
+        self.0.client_says(line, now, out);
     }
 
-    fn from_child(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
-        self.0.from_child(line, now, out);
+    fn child_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
+        self.0.child_says(line, now, out);
     }
 
     fn due(&self) -> Option<Instant> {
@@ -175,13 +175,13 @@ impl Talk {
 
     fn client(&mut self, line: &str) -> Vec<Out> {
         let mut out = Vec::new();
-        self.child.from_client(line, self.now, &mut out);
+        self.child.client_says(line, self.now, &mut out);
         out
     }
 
     fn child(&mut self, line: &str) -> Vec<Out> {
         let mut out = Vec::new();
-        self.child.from_child(line, self.now, &mut out);
+        self.child.child_says(line, self.now, &mut out);
         out
     }
 
