@@ -30,7 +30,7 @@ Usage:
 
 Commands:
   serve         serve the servers of --config, or COMMAND, or a small demo server
-  check         read the configuration, start each server once and print what it offers
+  check         read the configuration, start each server and print what it offers
   token add     make a token and print it; this is the only time that it is shown
   token list    name the tokens: when made, when they expire, the keys of their env
   token revoke  take a token away; a running broker ends its sessions
