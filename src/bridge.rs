@@ -31,6 +31,7 @@ use crate::jsonrpc::ParseError;
 pub(crate) use handshake::Handshake;
 pub(crate) use inbound::Inbound;
 pub(crate) use outbound::Outbound;
+use outbound::Taken;
 pub(crate) use quota::Quota;
 use table::Table;
 
@@ -107,14 +108,26 @@ pub(crate) enum Refusal {
     ClientGone,
     /// The session has ended meanwhile.
     SessionEnded,
+    /// It has ended before its client knew of it.
+    EndedEarly,
     /// The session has lost its child meanwhile; the next request revives it.
     Resting,
+}
+
+impl Refusal {
+    /// As the client of an `initialize` is to hear it: it knows of no session that could end.
+    fn to_newcomer(self) -> Self {
+        match self {
+            Self::SessionEnded | Self::Resting => Self::EndedEarly,
+            why => why,
+        }
+    }
 }
 
 /// Why a bridge can serve no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The client of `initialize` has gone: nobody will ever know the session's id.
+    /// The client of `initialize` has gone, or was refused: nobody will ever know the session's id.
     ClientGone,
     /// The child has not answered `initialize` as it should: `why` for the log, `detail` with the
     /// server's name and the child's last words.
@@ -279,21 +292,25 @@ impl Bridge {
         let lane = self.lane.lock();
         let Some(inbox) = &lane.inbox else {
             drop(lane);
-            let why = self.shared.table.lock().why_closed();
-            return outbound::refuse_unread(exchange, why);
+            let (why, told_first) = self.shared.table.lock().why_closed_to(tenant);
+            return outbound::refuse_first(exchange, why, told_first);
         };
         let is_free = self.shared.is_quiet();
         if let Some(write_now) = &lane.write_now
             && is_free
             && exchange.body_len() <= SMALL_BODY_BYTES
         {
-            let line = outbound::accept(&self.shared, tenant, exchange, Instant::now());
-            if let Some(line) = line
-                && !write_now(&line)
-            {
-                // There is room: nothing is queued, and nobody else can queue now.
-                self.shared.queued.fetch_add(1, Ordering::AcqRel);
-                let _ = inbox.try_send(Box::new(Outgoing::Line(line)));
+            match outbound::accept(&self.shared, tenant, exchange, Instant::now()) {
+                Some(Taken::Line(line)) if !write_now(&line) => {
+                    // There is room: nothing is queued, and nobody else can queue now.
+                    self.shared.queued.fetch_add(1, Ordering::AcqRel);
+                    let _ = inbox.try_send(Box::new(Outgoing::Line(line)));
+                }
+                Some(Taken::Line(_)) | None => {}
+                Some(Taken::Aside(aside)) => {
+                    drop(lane);
+                    aside.run(&self.shared);
+                }
             }
             return;
         }
@@ -335,6 +352,11 @@ impl Bridge {
     /// Requests that wait for an answer of the child, or to be sent to it.
     pub(crate) fn in_flight(&self) -> usize {
         self.shared.table.lock().in_flight() + self.shared.queued.load(Ordering::Acquire)
+    }
+
+    /// Whether the client still waits for its session to begin.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.shared.table.lock().is_awaited()
     }
 
     /// Whether this is the protocol version that was negotiated.

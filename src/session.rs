@@ -95,6 +95,8 @@ pub(crate) struct Policy {
 pub(crate) enum OpenError {
     /// All `max_sessions` are taken.
     Full,
+    /// All of the principal's are, and none of them has got as far as to make room.
+    UserStarting,
     /// Less memory is available than `min_free_memory`.
     LowMemory,
     /// Its child has ended too soon too often; the next try may be made after so long.

@@ -319,8 +319,16 @@ impl Rig {
 
     fn accept(&mut self, name: &str, body: Option<&[u8]>) {
         let exchange = self.exchange(name, body);
-        let lines = outbound::accept(&self.bridge.shared, self.tenant, exchange, self.now);
-        let lines = String::from_utf8(lines.unwrap_or_default()).unwrap();
+        let taken = outbound::accept(&self.bridge.shared, self.tenant, exchange, self.now);
+        let lines = match taken {
+            Some(Taken::Line(lines)) => lines,
+            Some(Taken::Aside(aside)) => {
+                aside.run(&self.bridge.shared);
+                return;
+            }
+            None => return,
+        };
+        let lines = String::from_utf8(lines).unwrap();
         assert!(lines.is_empty() || lines.ends_with('\n'), "{lines:?}");
         for line in lines.lines() {
             self.log.note(format!("child {line}"));

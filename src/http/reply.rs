@@ -315,6 +315,7 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
         Refusal::StartFailed(message) => error(500, code::INTERNAL_ERROR, message),
         Refusal::Draining => draining(id),
         Refusal::Resting => busy(id, "the server of this session has just ended: try again"),
+        Refusal::EndedEarly => busy(id, "the session has ended before it began: try again"),
         // Nobody reads the one; the other is what the contract says.
         Refusal::ClientGone | Refusal::SessionEnded => no_session(id, face),
     }
@@ -364,6 +365,7 @@ fn open_failed(id: &str, why: &OpenError, face: &Face) -> Rendered {
     match why {
         OpenError::Full => error(503, code::SERVER_ERROR, "all sessions are taken")
             .with("Retry-After", RETRY_AFTER_FULL),
+        OpenError::UserStarting => busy(id, "all sessions of this user are just being opened"),
         OpenError::LowMemory => error(503, code::SERVER_ERROR, "too little memory is free")
             .with("Retry-After", RETRY_AFTER_FULL),
         OpenError::Pause { left, why } => {

@@ -37,6 +37,8 @@ pub(crate) struct Session {
     pub(super) child: Mutex<Option<ChildEnd>>,
     /// A client waits for the child to start.
     is_awaited: bool,
+    /// Its `initialize` has yet to come.
+    is_new: AtomicBool,
     /// It has been written down, if its server is one that can be revived.
     is_kept: AtomicBool,
     /// It cannot be revived.
@@ -132,6 +134,7 @@ impl Session {
             early: Mutex::new(Waiting::Open(Vec::new())),
             child: Mutex::new(None),
             is_awaited: newcomer.is_awaited,
+            is_new: AtomicBool::new(!newcomer.is_kept),
             is_kept: AtomicBool::new(newcomer.is_kept),
             is_over: AtomicBool::new(false),
         }
@@ -196,6 +199,15 @@ impl Session {
     }
 
     fn pass(&self, early: Early) {
+        let is_post = matches!(early, Early::Post(_));
+        self.hand_on(early);
+        // Only now, so that it is seen either here or in flight.
+        if is_post {
+            self.is_new.store(false, Ordering::Release);
+        }
+    }
+
+    fn hand_on(&self, early: Early) {
         let mut waiting = self.early.lock();
         let why = match &mut *waiting {
             Waiting::Open(list) if list.len() < EARLY_MAX => return list.push(early),
@@ -255,6 +267,12 @@ impl Session {
         if let Some(bridge) = self.bridge.get() {
             bridge.gone(connection);
         }
+    }
+
+    /// Whether the client still waits for the child to start.
+    pub(super) fn is_starting(&self) -> bool {
+        let is_new = self.is_new.load(Ordering::Acquire);
+        is_new || self.bridge.get().is_none_or(|bridge| bridge.is_starting())
     }
 
     /// Requests without an answer; a session that is starting has the one it starts for.

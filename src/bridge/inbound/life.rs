@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Inbound;
-use crate::bridge::{End, Refusal, Reply};
+use crate::bridge::{End, Reply};
 use crate::jsonrpc::{self, Kind, Message, code};
 
 /// Lines of stderr that an error message quotes.
@@ -132,7 +132,8 @@ impl Inbound {
             let message = message(claimed.is_initialize);
             match claimed.only {
                 Some(Some(exchange)) if claimed.is_initialize => {
-                    let why = Refusal::StartFailed(message);
+                    // That of the child, or whatever else has ended the session.
+                    let why = self.shared.table.lock().why_closed().to_newcomer();
                     exchange.reply(Reply::Refused { id: &id_text, why });
                 }
                 _ => {
