@@ -86,7 +86,7 @@ pub(crate) enum Reply<'a> {
 }
 
 /// Why a request was not taken.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     BodyIncomplete,
     Body(ParseError),
@@ -381,6 +381,11 @@ impl Bridge {
     /// From now on no request is taken; what answers a question of the child still is.
     pub(crate) fn drain(&self) {
         self.shared.table.lock().draining = true;
+    }
+
+    /// Whether the child has ever answered its `initialize`, or the one before it has.
+    pub(crate) fn is_initialized(&self) -> bool {
+        !self.shared.table.lock().handshake.result.is_empty()
     }
 
     /// What the client has told the child.

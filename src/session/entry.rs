@@ -37,6 +37,8 @@ pub(crate) struct Session {
     pub(super) child: Mutex<Option<ChildEnd>>,
     /// A client waits for the child to start.
     is_awaited: bool,
+    /// It had a child before this one.
+    is_revived: bool,
     /// Its `initialize` has yet to come.
     is_new: AtomicBool,
     /// It has been written down, if its server is one that can be revived.
@@ -68,8 +70,8 @@ enum Waiting {
     Open(Vec<Early>),
     /// All of it has gone to the child.
     Passed,
-    /// The child cannot be started.
-    Failed(String),
+    /// There will be no child.
+    Failed(Refusal),
 }
 
 enum Early {
@@ -134,6 +136,7 @@ impl Session {
             early: Mutex::new(Waiting::Open(Vec::new())),
             child: Mutex::new(None),
             is_awaited: newcomer.is_awaited,
+            is_revived: newcomer.is_kept,
             is_new: AtomicBool::new(!newcomer.is_kept),
             is_kept: AtomicBool::new(newcomer.is_kept),
             is_over: AtomicBool::new(false),
@@ -212,7 +215,7 @@ impl Session {
         let why = match &mut *waiting {
             Waiting::Open(list) if list.len() < EARLY_MAX => return list.push(early),
             Waiting::Open(_) => Refusal::TooManyInFlight,
-            Waiting::Failed(why) => Refusal::StartFailed(why.clone()),
+            Waiting::Failed(why) => why.clone(),
             Waiting::Passed => {
                 drop(waiting);
                 if let Some(bridge) = self.bridge.get() {
@@ -247,12 +250,11 @@ impl Session {
     }
 
     /// There will be no child: what waits for it is told.
-    pub(super) fn fail(&self, why: &str) {
-        let failed = Waiting::Failed(why.to_owned());
+    pub(super) fn fail(&self, why: &Refusal) {
+        let failed = Waiting::Failed(why.clone());
         let waiting = std::mem::replace(&mut *self.early.lock(), failed);
         if let Waiting::Open(list) = waiting {
-            list.into_iter()
-                .for_each(|early| early.refuse(Refusal::StartFailed(why.to_owned())));
+            list.into_iter().for_each(|early| early.refuse(why.clone()));
         }
     }
 
@@ -273,6 +275,14 @@ impl Session {
     pub(super) fn is_starting(&self) -> bool {
         let is_new = self.is_new.load(Ordering::Acquire);
         is_new || self.bridge.get().is_none_or(|bridge| bridge.is_starting())
+    }
+
+    /// Whether its client was never told that it has begun.
+    pub(super) fn is_unborn(&self) -> bool {
+        match self.bridge.get() {
+            Some(bridge) => !bridge.is_initialized(),
+            None => !self.is_revived,
+        }
     }
 
     /// Requests without an answer; a session that is starting has the one it starts for.

@@ -8,7 +8,7 @@ use super::entry::{ChildEnd, Newcomer, Tenancy, label, new_session_id};
 use super::places::{Places, Sessions};
 use super::{Backend, Cause, OpenError, Registry, Session, SpawnRequest};
 use crate::auth::Principal;
-use crate::bridge::{End, FIRST_TENANT, Handshake, Host, Quota};
+use crate::bridge::{End, FIRST_TENANT, Handshake, Host, Quota, Refusal};
 use crate::metrics;
 
 /// How long an opener waits for processes of ended sessions to go, if there are too many.
@@ -254,7 +254,7 @@ impl Registry {
             .map(|backend| self.begin(session, backend));
         if let Err(why) = &spawned {
             self.sessions.lock().remove(session);
-            session.fail(why);
+            session.fail(&Refusal::StartFailed(why.clone()));
         }
         self.settle();
         spawned.map_err(OpenError::Spawn)
