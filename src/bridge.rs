@@ -116,7 +116,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// As the client of an `initialize` is to hear it: it knows of no session that could end.
-    fn to_newcomer(self) -> Self {
+    fn told_early(self) -> Self {
         match self {
             Self::SessionEnded | Self::Resting => Self::EndedEarly,
             why => why,

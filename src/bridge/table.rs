@@ -250,11 +250,11 @@ impl Table {
         }
     }
 
-    /// The same for whoever is this tenant; and for its first `initialize`, if that is still to come.
+    /// The same for this tenant; and for its first `initialize`, if that is still to come.
     pub(super) fn why_closed_to(&self, tenant: u64) -> (Refusal, Refusal) {
         let is_new = self.tenant == tenant && (self.greets || !self.initialize_seen);
         let first = self.why_closed();
-        let first = if is_new { first.to_newcomer() } else { first };
+        let first = if is_new { first.told_early() } else { first };
         (self.why_closed(), first)
     }
 

@@ -87,10 +87,11 @@ fn a_client_whose_session_ends_before_it_begins_is_told_to_come_again() {
         let revoked = [principal("ann")];
         world.registry.close_principals(&revoked, world.at(1));
     }
-    let ends: [(fn(&World), &str); 2] = [
-        (revoke, "EndedEarly"),
-        (|world| world.registry.stop(), "Draining"),
-    ];
+    fn stop(world: &World) {
+        world.registry.stop();
+    }
+    type End = fn(&World);
+    let ends: [(End, &str); 2] = [(revoke, "EndedEarly"), (stop, "Draining")];
     for (end, why) in ends {
         let (session, client) = (world.open("ann", 0).unwrap(), Client::default());
         let late = world.open("ann", 0).unwrap();

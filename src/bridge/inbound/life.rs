@@ -133,7 +133,7 @@ impl Inbound {
             match claimed.only {
                 Some(Some(exchange)) if claimed.is_initialize => {
                     // That of the child, or whatever else has ended the session.
-                    let why = self.shared.table.lock().why_closed().to_newcomer();
+                    let why = self.shared.table.lock().why_closed().told_early();
                     exchange.reply(Reply::Refused { id: &id_text, why });
                 }
                 _ => {

@@ -1,3 +1,5 @@
+//! The line without any connection.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
