@@ -57,7 +57,7 @@ pub(crate) struct Head {
     pub(crate) is_stream: bool,
     pub(crate) retry_after: bool,
     /// 503 with the time that the edge gives.
-    pub(crate) is_busy: bool,
+    pub(crate) is_of_edge: bool,
     length: Option<usize>,
     chunked: bool,
 }
@@ -152,7 +152,7 @@ impl Connection {
                 "mcp-session-id" => head.session = Some(value.to_owned()),
                 "retry-after" => {
                     head.retry_after = true;
-                    head.is_busy = head.status == 503 && value == "5";
+                    head.is_of_edge = head.status == 503 && value == "5";
                 }
                 _ => {}
             }
