@@ -165,7 +165,7 @@ impl Registry {
             return;
         };
         if session.has_clients() {
-            session.touch(now);
+            session.is_waited_on(now);
         } else if now.saturating_duration_since(session.last_active()) >= timeout {
             self.close_session(session, &Cause::Idle, now);
         }

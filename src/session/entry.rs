@@ -60,8 +60,10 @@ pub(super) struct Tenancy {
 }
 
 struct Activity {
-    /// When the last request came, or its answer went.
+    /// When the last request came, or somebody was seen to wait for an answer.
     last: Instant,
+    /// When the last request came.
+    asked: Instant,
     /// When that was last written down.
     noted: Instant,
 }
@@ -131,7 +133,11 @@ impl Session {
             server: Arc::clone(newcomer.server),
             opened: newcomer.opened,
             tenancy: newcomer.tenancy,
-            activity: Mutex::new(Activity { last, noted: last }),
+            activity: Mutex::new(Activity {
+                last,
+                asked: last,
+                noted: last,
+            }),
             bridge: OnceLock::new(),
             early: Mutex::new(Waiting::Open(Vec::new())),
             child: Mutex::new(None),
@@ -168,7 +174,18 @@ impl Session {
 
     /// Its client has a request.
     pub(crate) fn touch(&self, now: Instant) {
+        let mut activity = self.activity.lock();
+        (activity.last, activity.asked) = (now, now);
+    }
+
+    /// Its client still waits for an answer.
+    pub(super) fn is_waited_on(&self, now: Instant) {
         self.activity.lock().last = now;
+    }
+
+    /// When its last request came.
+    pub(super) fn last_asked(&self) -> Instant {
+        self.activity.lock().asked
     }
 
     /// When it was last used.

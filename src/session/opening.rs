@@ -222,7 +222,7 @@ impl Registry {
         let own = self.all().into_iter();
         let own: Vec<_> = own.filter(|it| it.principal == *principal).collect();
         let begun = own.iter().filter(|session| !session.is_starting());
-        match begun.min_by_key(|session| (session.in_flight() > 0, session.last_active())) {
+        match begun.min_by_key(|session| (session.in_flight() > 0, session.last_asked())) {
             None if !own.is_empty() => Err(OpenError::UserStarting),
             stalest => Ok(stalest.cloned()),
         }

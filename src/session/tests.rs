@@ -217,6 +217,7 @@ fn the_stalest_session_of_the_user_makes_room() {
 fn a_session_with_a_request_in_flight_makes_room_only_if_all_have_one() {
     let world = World::new(Options {
         max_sessions_per_user: 2,
+        idle_timeout: Some(IDLE),
         ..UNLIMITED
     });
     let (busy, _) = world.begin("ann", 1, None);
@@ -226,6 +227,8 @@ fn a_session_with_a_request_in_flight_makes_room_only_if_all_have_one() {
     let all = [("busy", &busy), ("quiet", &quiet), ("third", &third)];
     assert_eq!(world.left(&all), ["busy", "third"]);
     world.ask(&third);
+    // Both are seen to be in use, at the same time; that is no request.
+    world.registry.tick(world.at(3));
     world.open("ann", 4).unwrap();
     assert_eq!(world.left(&all), ["third"]);
     world.stop();
