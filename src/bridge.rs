@@ -30,13 +30,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::jsonrpc::{self, ParseError};
+use crate::jsonrpc::{self, Message, ParseError};
+use crate::mcp;
 use crate::translate::Translator;
 pub(crate) use handshake::Handshake;
 pub(crate) use lane::WriteNow;
 use lane::{Heard, Lane, SMALL_BODY_BYTES};
 use modern::Mirrored;
 pub(crate) use outbound::Outbound;
+use outbound::{Aside, Taken};
 pub(crate) use quota::Quota;
 
 /// One HTTP request of a client that waits for its response.
@@ -97,7 +99,7 @@ pub(crate) enum Reply<'a> {
 }
 
 /// Why a request was not taken.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     BodyIncomplete,
     Body(ParseError),
@@ -121,14 +123,26 @@ pub(crate) enum Refusal {
     ClientGone,
     /// The session has ended meanwhile.
     SessionEnded,
+    /// It has ended before its client knew of it.
+    EndedEarly,
     /// The session has lost its child meanwhile; the next request revives it.
     Resting,
+}
+
+impl Refusal {
+    /// As the client of an `initialize` is to hear it: it knows of no session that could end.
+    fn told_early(self) -> Self {
+        match self {
+            Self::SessionEnded | Self::Resting => Self::EndedEarly,
+            why => why,
+        }
+    }
 }
 
 /// Why a bridge can serve no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The client of `initialize` has gone: nobody will ever know the session's id.
+    /// The client of `initialize` has gone, or was refused: nobody will ever know the session's id.
     ClientGone,
     /// The child has not answered `initialize` as it should: `why` for the log, `detail` with the
     /// server's name and the child's last words.
@@ -223,11 +237,19 @@ pub(crate) trait Inbound: Send {
 
 /// What serves the clients of one era. Those of the other have no use for some of it.
 trait Front: Send + Sync {
-    /// Takes one POST: answers it if nothing is to wait for, and gives what the child shall get.
-    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Vec<u8>>;
+    /// Takes one POST: answers it if nothing is to wait for, and gives what is to be done yet.
+    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Taken>;
+
+    /// Does what has to be done with no lock held.
+    fn run_aside(&self, _aside: Aside) {}
 
     /// What to tell those who come too late.
     fn why_closed(&self) -> Refusal;
+
+    /// The same for this tenant; and for its first `initialize`, if that is still to come.
+    fn why_closed_to(&self, _tenant: u64) -> (Refusal, Refusal) {
+        (self.why_closed(), self.why_closed())
+    }
 
     /// For the reader thread: what the translator has made of a client's message.
     fn hand_in(&self, heard: Heard);
@@ -255,6 +277,16 @@ trait Front: Send + Sync {
 
     /// A thread of the bridge has panicked.
     fn fault(&self);
+
+    /// Whether the client still waits for its session to begin.
+    fn is_starting(&self) -> bool {
+        false
+    }
+
+    /// Whether the child has ever answered its `initialize`, or the one before it has.
+    fn is_initialized(&self) -> bool {
+        true
+    }
 
     /// Whether this is the protocol version that was negotiated.
     fn speaks(&self, _version: &str) -> bool {
@@ -336,6 +368,16 @@ impl Bridge {
         self.front.in_flight() + self.lane.queued()
     }
 
+    /// Whether the client still waits for its session to begin.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.front.is_starting()
+    }
+
+    /// Whether the child has ever answered its `initialize`, or the one before it has.
+    pub(crate) fn is_initialized(&self) -> bool {
+        self.front.is_initialized()
+    }
+
     /// Whether this is the protocol version that was negotiated.
     pub(crate) fn speaks(&self, version: &str) -> bool {
         self.front.speaks(version)
@@ -395,7 +437,19 @@ impl Bridge {
 }
 
 /// Refuses a POST that goes no further; its id is read if that takes no waiting.
-pub(crate) fn refuse(mut exchange: Box<dyn Exchange>, why: Refusal) {
+pub(crate) fn refuse(exchange: Box<dyn Exchange>, why: Refusal) {
+    refuse_by(exchange, |_| why);
+}
+
+/// The same, but something else for an `initialize`.
+fn refuse_first(exchange: Box<dyn Exchange>, why: Refusal, told_first: Refusal) {
+    refuse_by(exchange, |message| {
+        let is_initialize = message.is_some_and(|it| it.method == mcp::method::INITIALIZE);
+        if is_initialize { told_first } else { why }
+    });
+}
+
+fn refuse_by(mut exchange: Box<dyn Exchange>, why: impl FnOnce(Option<&Message<'_>>) -> Refusal) {
     let mut body = Vec::new();
     if exchange.body_len() <= SMALL_BODY_BYTES {
         body = exchange.body().unwrap_or_default();
@@ -403,6 +457,7 @@ pub(crate) fn refuse(mut exchange: Box<dyn Exchange>, why: Refusal) {
     let message = str::from_utf8(&body)
         .ok()
         .and_then(|text| jsonrpc::parse(text).ok());
+    let why = why(message.as_ref());
     let id = message.map_or("null", |message| message.id_text);
     exchange.reply(Reply::Refused { id, why });
 }

@@ -374,6 +374,11 @@ impl SessionInbound {
             return;
         };
         let connection = exchange.connection();
+        let announced = is_initialize.then(|| self.shared.table.lock().announce(post));
+        if let Some((session, handshake)) = announced.flatten() {
+            // The head of the response has the id in it.
+            self.shared.options.host.changed(&session, &handshake);
+        }
         let session = is_initialize.then(|| self.shared.table.lock().session.clone());
         let session = session.as_deref();
         let label = &self.shared.options.label;

@@ -13,7 +13,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Exchange, Front, Refusal, refuse};
+use super::outbound::Taken;
+use super::{Exchange, Front, Refusal, refuse, refuse_first};
 use crate::translate::{Out, Translator};
 
 /// What waits for the writer thread; more is refused.
@@ -99,13 +100,19 @@ impl Lane {
         let mut way = self.way.lock();
         let Some(inbox) = &way.inbox else {
             drop(way);
-            return refuse(exchange, front.why_closed());
+            let (why, told_first) = front.why_closed_to(tenant);
+            return refuse_first(exchange, why, told_first);
         };
         let is_free = way.write_now.is_some() && self.is_quiet();
         if is_free && exchange.body_len() <= SMALL_BODY_BYTES {
             let now = Instant::now();
-            let Some(line) = front.accept(tenant, exchange, now) else {
-                return;
+            let line = match front.accept(tenant, exchange, now) {
+                Some(Taken::Line(line)) => line,
+                Some(Taken::Aside(aside)) => {
+                    drop(way);
+                    return front.run_aside(aside);
+                }
+                None => return,
             };
             let (bytes, heard) = way.translate(line, now);
             if !bytes.is_empty() && !way.write(&bytes) {

@@ -247,6 +247,14 @@ impl Table {
         }
     }
 
+    /// The same for this tenant; and for its first `initialize`, if that is still to come.
+    pub(super) fn why_closed_to(&self, tenant: u64) -> (Refusal, Refusal) {
+        let is_new = self.tenant == tenant && (self.greets || !self.initialize_seen);
+        let first = self.why_closed();
+        let first = if is_new { first.told_early() } else { first };
+        (self.why_closed(), first)
+    }
+
     /// Takes the request that an answer is for; `None` if nobody waits for it.
     pub(super) fn claim(&mut self, id: &Id) -> Option<Claimed> {
         let pending = self.remove(id)?;
@@ -397,6 +405,12 @@ impl Table {
         if let Some(post) = self.posts.get_mut(&post) {
             post.client = Some(connection);
         }
+    }
+
+    /// Whether the client still waits for its `initialize`, or for what replays it.
+    pub(super) fn is_awaited(&self) -> bool {
+        let is_asked = self.posts.values().any(|post| post.is_initialize);
+        is_asked || !self.initialize_seen || self.greets || self.replaying.is_some()
     }
 
     pub(super) fn in_flight(&self) -> usize {

@@ -343,8 +343,13 @@ impl Rig {
 
     fn accept(&mut self, name: &str, body: Option<&[u8]>) {
         let exchange = self.exchange(name, body);
-        let lines = outbound::accept(self.shared(), self.tenant, exchange, self.now);
-        let lines = String::from_utf8(lines.unwrap_or_default()).unwrap();
+        let taken = outbound::accept(self.shared(), self.tenant, exchange, self.now);
+        let lines = match taken {
+            Some(Taken::Line(lines)) => lines,
+            Some(Taken::Aside(aside)) => return aside.run(self.shared()),
+            None => return,
+        };
+        let lines = String::from_utf8(lines).unwrap();
         assert!(lines.is_empty() || lines.ends_with('\n'), "{lines:?}");
         for line in lines.lines() {
             self.log.note(format!("child {line}"));

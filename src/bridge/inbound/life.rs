@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::SessionInbound;
-use crate::bridge::{End, EraNews, Inbound, Refusal, Reply};
+use crate::bridge::{End, EraNews, Inbound, Reply};
 use crate::jsonrpc::{self, Kind, Message, code};
 use crate::translate::{self, ModernChild};
 
@@ -160,7 +160,8 @@ impl SessionInbound {
             let message = message(claimed.is_initialize);
             match claimed.only {
                 Some(Some(exchange)) if claimed.is_initialize => {
-                    let why = Refusal::StartFailed(message);
+                    // That of the child, or whatever else has ended the session.
+                    let why = self.shared.table.lock().why_closed().told_early();
                     exchange.reply(Reply::Refused { id: &id_text, why });
                 }
                 _ => {

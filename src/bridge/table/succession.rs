@@ -33,7 +33,26 @@ impl Table {
     pub(in crate::bridge) fn end_replay(&mut self, result: &str) -> bool {
         self.replaying = None;
         self.handshake.result = result.into();
-        self.handshake.version() == self.version
+        let version = self.handshake.version().into_owned();
+        if self.version.is_empty() {
+            // The broker ended between the session's id and the first child's answer.
+            self.version = version;
+            return true;
+        }
+        version == self.version
+    }
+
+    /// What a new child would have to be told if the client learned its session's id now, before
+    /// the answer to its `initialize`.
+    pub(in crate::bridge) fn announce(&self, post: u64) -> Option<(String, Handshake)> {
+        let mut own = self.pending.values().filter(|pending| pending.post == post);
+        let params = own.find_map(|pending| match &pending.change {
+            Some(Change::Initialize(params)) => Some(params.clone()),
+            _ => None,
+        })?;
+        let mut handshake = self.handshake.clone();
+        handshake.initialize = params;
+        Some((self.session.clone(), handshake))
     }
 
     /// Whether the child has still to answer its first `initialize`.

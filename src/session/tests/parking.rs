@@ -162,7 +162,7 @@ fn a_session_that_ends_before_its_initialize_comes_hands_nothing_on() {
     close(&world, second.id());
     let client = Client::default();
     client.post(&second, &request("init", "initialize", CLIENT));
-    assert_eq!(client.heard(), [r#"refused "init" SessionEnded"#]);
+    assert_eq!(client.heard(), [r#"refused "init" EndedEarly"#]);
     world.begin("ann", 0, None);
     world.stop();
 }
