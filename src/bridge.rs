@@ -145,7 +145,7 @@ pub(crate) trait Host: Send + Sync {
     fn changed(&self, session: &str, handshake: &Handshake);
 
     /// After [`Bridge::park`]: the bridge is free for another session now; or it is so no more,
-    /// because the child wants something.
+    /// because the child wants something. Nothing is said as long as the child hangs.
     fn parked(&self, is_free: bool);
 }
 
@@ -291,9 +291,7 @@ impl Bridge {
             if let Some(line) = line
                 && !write_now(&line)
             {
-                // There is room: nothing is queued, and nobody else can queue now.
-                self.shared.queued.fetch_add(1, Ordering::AcqRel);
-                let _ = inbox.try_send(Box::new(Outgoing::Line(line)));
+                self.queue(inbox, line);
             }
             return;
         }
@@ -311,6 +309,13 @@ impl Bridge {
         if let Outgoing::Request { exchange, .. } = *outgoing {
             outbound::refuse_unread(exchange, why);
         }
+    }
+
+    /// Leaves a line to the writer thread. There is room: nothing is queued, and as long as the
+    /// lane is held, nobody else can queue.
+    fn queue(&self, inbox: &Sender<Box<Outgoing>>, line: Vec<u8>) {
+        self.shared.queued.fetch_add(1, Ordering::AcqRel);
+        let _ = inbox.try_send(Box::new(Outgoing::Line(line)));
     }
 
     /// Takes a GET, likewise.
@@ -372,16 +377,25 @@ impl Bridge {
     }
 
     /// Its session has ended, and nothing of it is taken any more; false if something of it is
-    /// left. [`Host::parked`] says when the bridge can have another session.
+    /// left. [`Host::parked`] says when the bridge can have another session, which is never if the
+    /// child does not answer a ping.
     pub(crate) fn park(&self) -> bool {
         // As long as this is held, nobody is between entering a message and writing it.
         let lane = self.lane.lock();
-        let is_parked = self.shared.is_quiet() && self.shared.table.lock().park();
-        drop(lane);
-        if is_parked {
-            self.send_errand(Errand::Park);
+        let Some(inbox) = lane.inbox.as_ref().filter(|_| self.shared.is_quiet()) else {
+            return false;
+        };
+        let label = &self.shared.options.label;
+        let Some(ping) = self.shared.table.lock().park(label) else {
+            return false;
+        };
+        let write_now = lane.write_now.as_ref();
+        if !write_now.is_some_and(|write_now| write_now(&ping)) {
+            self.queue(inbox, ping);
         }
-        is_parked
+        drop(lane);
+        self.send_errand(Errand::Park);
+        true
     }
 
     /// Gives a parked bridge its next session, whose `initialize` it will answer by itself. What

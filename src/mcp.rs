@@ -14,6 +14,7 @@ pub(crate) mod header {
 
 pub(crate) mod method {
     pub(crate) const INITIALIZE: &str = "initialize";
+    pub(crate) const PING: &str = "ping";
     pub(crate) const INITIALIZED: &str = "notifications/initialized";
     pub(crate) const SET_LEVEL: &str = "logging/setLevel";
     pub(crate) const SUBSCRIBE: &str = "resources/subscribe";

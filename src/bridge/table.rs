@@ -110,6 +110,10 @@ pub(super) struct Table {
     is_late: bool,
     /// Between two sessions.
     is_parked: bool,
+    /// And the streams of the one before have ended.
+    is_emptied: bool,
+    /// The id of a ping that the child has not answered, by which it shows that it still listens.
+    probe: Option<Id>,
     pub(super) draining: bool,
     /// Connections that have gone, the latest last: their requests may still be on the way here.
     gone: VecDeque<u64>,
@@ -143,6 +147,8 @@ impl Table {
             asked_too_much: false,
             is_late: false,
             is_parked: false,
+            is_emptied: false,
+            probe: None,
             draining: false,
             gone: VecDeque::new(),
             closed: false,
