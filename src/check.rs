@@ -176,7 +176,7 @@ impl Talk {
                 let heard = match event {
                     Event::Line(line) => serde_json::from_slice(line).ok().map(Heard::Message),
                     Event::Exited(reason) => Some(Heard::Ended(reason.to_string())),
-                    Event::TooLong | Event::Woken => None,
+                    Event::TooLong | Event::Skipped { .. } | Event::Woken => None,
                 };
                 if let Some(heard) = heard {
                     // Nobody listens any more once the check is through.

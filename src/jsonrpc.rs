@@ -10,6 +10,8 @@ use std::fmt;
 use serde_core::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+pub(crate) use ends::answered_by;
+
 /// Error codes of JSON-RPC 2.0 section 5.1, and MCP's own from the implementation range.
 pub(crate) mod code {
     pub(crate) const PARSE_ERROR: i32 = -32700;
@@ -287,6 +289,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
+mod ends;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 #[cfg(test)]

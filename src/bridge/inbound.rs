@@ -12,7 +12,7 @@ use super::replay::Prompter;
 use super::stream::{HEARTBEAT, REPLAY_AGE, REPLAY_BYTES, Stream, parse_event_id};
 use super::table::Claimed;
 use super::{End, Errand, Exchange, Refusal, Reply, Shared};
-use crate::jsonrpc::{self, Id, Kind, Message};
+use crate::jsonrpc::{self, Id, Kind, Message, code};
 use crate::rate::{Rate, Verdict};
 use crate::{mcp, metrics};
 
@@ -67,6 +67,22 @@ impl Inbound {
     /// A line was longer than a message may be.
     pub(crate) fn line_too_long(&mut self) {
         self.garbage("longer than max_message", "");
+    }
+
+    /// And has ended: if it was the answer to a request, nobody else will give one.
+    pub(crate) fn line_skipped(&mut self, head: &[u8], tail: &[u8], now: Instant) {
+        let id = jsonrpc::answered_by(head, tail);
+        let taken = id.and_then(|id| self.shared.table.lock().take(&id));
+        let Some((id_text, claimed)) = taken else {
+            return;
+        };
+        if claimed.is_initialize {
+            self.refused_to_start();
+        }
+        let server = &self.shared.options.server;
+        let message = format!("the answer of server \"{server}\" is longer than max_message");
+        let json = jsonrpc::error_response(&id_text, code::INTERNAL_ERROR, &message);
+        self.deliver(claimed, &json, false, now);
     }
 
     /// Does what is due: errands of other threads, streams for slow answers, heartbeats.

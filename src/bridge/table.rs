@@ -366,7 +366,7 @@ impl Table {
     }
 
     /// Takes a request that nobody will answer any more, with the text of its id.
-    fn take(&mut self, id: &Id) -> Option<(Box<str>, Claimed)> {
+    pub(super) fn take(&mut self, id: &Id) -> Option<(Box<str>, Claimed)> {
         let id_text = self.pending.get(id)?.id_text.clone();
         let claimed = self.claim(id)?;
         Some((id_text, claimed))
