@@ -30,7 +30,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::jsonrpc::{self, Message, ParseError};
+use crate::jsonrpc::{self, Id, Message, ParseError};
 use crate::mcp;
 use crate::translate::Translator;
 pub(crate) use handshake::Handshake;
@@ -173,7 +173,7 @@ pub(crate) trait Host: Send + Sync {
     fn changed(&self, session: &str, handshake: &Handshake);
 
     /// After [`Bridge::park`]: the bridge is free for another session now; or it is so no more,
-    /// because the child wants something.
+    /// because the child wants something. Nothing is said as long as the child hangs.
     fn parked(&self, is_free: bool);
 }
 
@@ -225,14 +225,23 @@ pub(crate) trait Inbound: Send {
     /// Takes one line of the child.
     fn line(&mut self, line: &[u8], now: Instant);
 
-    /// A line was longer than a message may be.
+    /// A line is longer than a message may be.
     fn line_too_long(&mut self);
+
+    /// And has ended; so it began, and so it ended.
+    fn line_skipped(&mut self, head: &[u8], tail: &[u8], now: Instant);
 
     /// Does what is due: errands of other threads, streams for slow answers, heartbeats.
     fn service(&mut self, now: Instant);
 
     /// The child has ended: whoever holds the bridge is told, and everybody who waits learns how.
     fn exited(&mut self, reason: &str, now: Instant);
+}
+
+/// The answer to a request that has got one which is too long, as if the child had written it.
+fn too_long(id: &Id, server: &str) -> String {
+    let message = format!("the answer of server \"{server}\" is longer than max_message");
+    jsonrpc::error_response(&id.to_text(), jsonrpc::code::INTERNAL_ERROR, &message)
 }
 
 /// What serves the clients of one era. Those of the other have no use for some of it.
@@ -302,8 +311,9 @@ trait Front: Send + Sync {
         false
     }
 
-    fn park(&self) -> bool {
-        false
+    /// Lets go of its session; gives the ping that the child has to answer first.
+    fn park(&self) -> Option<Vec<u8>> {
+        None
     }
 
     fn hand_over(&self, _session: &str, _tenant: u64) {}
@@ -409,12 +419,10 @@ impl Bridge {
     }
 
     /// Its session has ended, and nothing of it is taken any more; false if something of it is
-    /// left. [`Host::parked`] says when the bridge can have another session.
+    /// left. [`Host::parked`] says when the bridge can have another session, which is never if the
+    /// child does not answer a ping.
     pub(crate) fn park(&self) -> bool {
-        let held = self.lane.hold();
-        let is_parked = self.lane.is_quiet() && self.front.park();
-        drop(held);
-        is_parked
+        self.lane.park(&*self.front)
     }
 
     /// Gives a parked bridge its next session, whose `initialize` it will answer by itself. What

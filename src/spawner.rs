@@ -240,6 +240,7 @@ fn deliver(inbound: &mut dyn Inbound, label: &str, event: Event<'_>) {
             inbound.line(line, now);
         }
         Event::TooLong => inbound.line_too_long(),
+        Event::Skipped { head, tail } => inbound.line_skipped(head, tail, now),
         Event::Woken => inbound.service(now),
         Event::Exited(reason) => {
             log::info!("child {label} ended: {reason}");

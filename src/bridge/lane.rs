@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::outbound::Taken;
 use super::{Exchange, Front, Refusal, refuse, refuse_first};
@@ -69,9 +69,6 @@ struct Way {
     /// writer thread looks here before it takes anything else.
     late: VecDeque<Vec<u8>>,
 }
-
-/// As long as this is held, nobody is between entering a message and writing it.
-pub(super) struct Held<'a>(#[expect(dead_code, reason = "is held")] MutexGuard<'a, Way>);
 
 impl Lane {
     pub(super) fn new(is_prompting: bool) -> (Self, Inbox) {
@@ -256,8 +253,21 @@ impl Lane {
         self.queued.load(Ordering::Acquire)
     }
 
-    pub(super) fn hold(&self) -> Held<'_> {
-        Held(self.way.lock())
+    /// Lets go of a session, if nothing of it is on its way: as long as the lock is held, nobody is
+    /// between entering a message and writing it.
+    pub(super) fn park(&self, front: &dyn Front) -> bool {
+        let mut way = self.way.lock();
+        if way.inbox.is_none() || !self.is_quiet() {
+            return false;
+        }
+        let Some(ping) = front.park() else {
+            return false;
+        };
+        let (bytes, heard) = way.translate(ping, Instant::now());
+        self.pass_on(&mut way, bytes);
+        drop(way);
+        hand_in(front, heard);
+        true
     }
 
     /// Nothing is taken any more, and the writer thread comes to its end.

@@ -168,12 +168,10 @@ impl Front for Shared {
         self.table.lock().may_park()
     }
 
-    fn park(&self) -> bool {
-        let is_parked = self.table.lock().park();
-        if is_parked {
-            self.send_errand(Errand::Park);
-        }
-        is_parked
+    fn park(&self) -> Option<Vec<u8>> {
+        let ping = self.table.lock().park(&self.options.label)?;
+        self.send_errand(Errand::Park);
+        Some(ping)
     }
 
     fn hand_over(&self, session: &str, tenant: u64) {

@@ -108,6 +108,10 @@ pub(super) struct Table {
     is_late: bool,
     /// Between two sessions.
     is_parked: bool,
+    /// And the streams of the one before have ended.
+    is_emptied: bool,
+    /// The id of a ping that the child has not answered, by which it shows that it still listens.
+    probe: Option<Id>,
     pub(super) draining: bool,
     departed: Departed,
     /// The child has ended or the session is closed.
@@ -140,6 +144,8 @@ impl Table {
             asked_too_much: false,
             is_late: false,
             is_parked: false,
+            is_emptied: false,
+            probe: None,
             draining: false,
             departed: Departed::default(),
             closed: false,
@@ -362,7 +368,7 @@ impl Table {
     }
 
     /// Takes a request that nobody will answer any more, with the text of its id.
-    fn take(&mut self, id: &Id) -> Option<(Box<str>, Claimed)> {
+    pub(super) fn take(&mut self, id: &Id) -> Option<(Box<str>, Claimed)> {
         let id_text = self.pending.get(id)?.id_text.clone();
         let claimed = self.claim(id)?;
         Some((id_text, claimed))

@@ -14,7 +14,7 @@
 //! > gone CLIENT           the edge says that this client has gone
 //! > break CLIENT          from now on writing to it fails
 //! > child LINE            the child writes a line
-//! > long                  the child writes a line of more than `max_message`
+//! > long [HEAD...TAIL]     the child writes a line of more than `max_message`
 //! > stderr LINE           the child writes to stderr
 //! > exit REASON           the child ends
 //! > drain                 the broker is shutting down
@@ -371,6 +371,13 @@ impl Rig {
         self.inbound.line(line.as_bytes(), self.now);
     }
 
+    fn long(&mut self, line: &str) {
+        let (head, tail) = line.split_once("...").unwrap_or_default();
+        self.inbound.line_too_long();
+        self.inbound
+            .line_skipped(head.as_bytes(), tail.as_bytes(), self.now);
+    }
+
     /// What the reader thread does when it is woken.
     fn service(&mut self) {
         if self.is_woken.swap(false, Ordering::Relaxed) {
@@ -405,7 +412,7 @@ impl Rig {
             }
             "break" => self.client(name).is_broken.store(true, Ordering::Relaxed),
             "child" => self.child(&rest.replace("<CR>", "\r")),
-            "long" => self.inbound.line_too_long(),
+            "long" => self.long(rest),
             "stderr" => self.stderr.lock().push(rest.to_owned()),
             "exit" => self.inbound.exited(rest, self.now),
             "drain" => self.bridge.drain(),

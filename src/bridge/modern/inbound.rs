@@ -9,7 +9,7 @@ use super::desk::{Call, Taken};
 use super::tools::{Held, Inquiry, Verdict};
 use super::{Errand, Shared, own_request};
 use crate::bridge::lane::Heard;
-use crate::bridge::{End, EraNews, EventWriter, Inbound, Refusal, Reply};
+use crate::bridge::{End, EraNews, EventWriter, Inbound, Refusal, Reply, too_long};
 use crate::jsonrpc::{self, Edit, Id, Kind, Message, code};
 use crate::mcp::{meta, method};
 use crate::metrics;
@@ -72,6 +72,14 @@ impl Inbound for ModernInbound {
 
     fn line_too_long(&mut self) {
         self.garbage("longer than max_message", "");
+    }
+
+    /// If it was the answer to a request, nobody else will give one.
+    fn line_skipped(&mut self, head: &[u8], tail: &[u8], now: Instant) {
+        if let Some(id) = jsonrpc::answered_by(head, tail) {
+            let error = too_long(&id, &self.shared.options.server);
+            self.line(error.as_bytes(), now);
+        }
     }
 
     fn service(&mut self, now: Instant) {
