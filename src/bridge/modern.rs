@@ -241,3 +241,6 @@ fn own_request(no: u64, method: &str, params: &str) -> String {
         r#"{{"jsonrpc":"2.0","id":{no},"method":"{method}","params":{{{meta}{comma}{params}}}}}"#
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ pub(super) mod client;
 mod ending;
 mod parking;
 mod revival;
+mod sharing;
 mod world;
 
 use std::sync::atomic::Ordering::SeqCst;
