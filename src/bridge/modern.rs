@@ -26,7 +26,7 @@ use inbound::ModernInbound;
 use tools::{Held, Verdict};
 
 use super::lane::{Heard, Lane};
-use super::outbound::make_line;
+use super::outbound::{Taken, make_line};
 use super::{Bridge, End, Exchange, Front, Options, Outbound, Refusal, Reply};
 use crate::jsonrpc::{self, Edit, Kind, Message};
 use crate::mcp::{self, method};
@@ -68,8 +68,11 @@ pub(super) fn bridge(
         desk: Mutex::new(desk),
         errands: Mutex::default(),
     });
-    if let Some(translator) = translator {
-        let heard = lane.install(translator, |it, out| it.begin(now, out));
+    if let Some(mut translator) = translator {
+        let heard = lane.install(|out| {
+            translator.begin(now, out);
+            translator
+        });
         shared.hand_in(heard);
     }
     let inbound = ModernInbound::new(Arc::clone(&shared));
@@ -148,12 +151,7 @@ impl Shared {
 
 impl Front for Shared {
     /// 2026-07-28, streamable HTTP, "Sending Messages".
-    fn accept(
-        &self,
-        _tenant: u64,
-        mut exchange: Box<dyn Exchange>,
-        now: Instant,
-    ) -> Option<Vec<u8>> {
+    fn accept(&self, _tenant: u64, mut exchange: Box<dyn Exchange>, now: Instant) -> Option<Taken> {
         let refuse = |exchange: Box<dyn Exchange>, why| {
             exchange.reply(Reply::Refused { id: "null", why });
             None
@@ -169,7 +167,8 @@ impl Front for Shared {
         }
         match jsonrpc::parse(text) {
             Ok(message) if message.kind == Kind::Request => {
-                self.enter(exchange, text, &message, now)
+                let line = self.enter(exchange, text, &message, now);
+                line.map(Taken::Line)
             }
             // There is none that a client has to send over HTTP.
             Ok(message) if message.kind == Kind::Notification => {

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::inbound::SessionInbound;
 use super::lane::{Heard, Lane};
+use super::outbound::{Aside, Taken};
 use super::table::Table;
 use super::{
     Bridge, End, Exchange, Front, Handshake, Options, Outbound, Refusal, outbound, replay,
@@ -56,9 +57,12 @@ pub(super) fn bridge(
     };
     let (lane, inbox) = Lane::new(script.is_some());
     let lane = Arc::new(lane);
-    if let Some(translator) = translator {
+    if let Some(mut translator) = translator {
         // Nothing comes of it before the client has said something.
-        lane.install(translator, |it, out| it.begin(Instant::now(), out));
+        lane.install(|out| {
+            translator.begin(Instant::now(), out);
+            translator
+        });
     }
     let shared = Arc::new(Shared {
         options,
@@ -84,12 +88,20 @@ impl Shared {
 }
 
 impl Front for Shared {
-    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Vec<u8>> {
+    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Taken> {
         outbound::accept(self, tenant, exchange, now)
+    }
+
+    fn run_aside(&self, aside: Aside) {
+        aside.run(self);
     }
 
     fn why_closed(&self) -> Refusal {
         self.table.lock().why_closed()
+    }
+
+    fn why_closed_to(&self, tenant: u64) -> (Refusal, Refusal) {
+        self.table.lock().why_closed_to(tenant)
     }
 
     fn hand_in(&self, heard: Heard) {
@@ -136,6 +148,14 @@ impl Front for Shared {
         self.options.host.ended(End::Fault);
     }
 
+    fn is_starting(&self) -> bool {
+        self.table.lock().is_awaited()
+    }
+
+    fn is_initialized(&self) -> bool {
+        !self.table.lock().handshake.result.is_empty()
+    }
+
     fn speaks(&self, version: &str) -> bool {
         self.table.lock().version == version
     }
@@ -148,12 +168,10 @@ impl Front for Shared {
         self.table.lock().may_park()
     }
 
-    fn park(&self) -> bool {
-        let is_parked = self.table.lock().park();
-        if is_parked {
-            self.send_errand(Errand::Park);
-        }
-        is_parked
+    fn park(&self) -> Option<Vec<u8>> {
+        let ping = self.table.lock().park(&self.options.label)?;
+        self.send_errand(Errand::Park);
+        Some(ping)
     }
 
     fn hand_over(&self, session: &str, tenant: u64) {

@@ -14,7 +14,7 @@
 //! > gone CLIENT           the edge says that this client has gone
 //! > break CLIENT          from now on writing to it fails
 //! > child LINE            the child writes a line
-//! > long                  the child writes a line of more than `max_message`
+//! > long [HEAD...TAIL]     the child writes a line of more than `max_message`
 //! > stderr LINE           the child writes to stderr
 //! > exit REASON           the child ends
 //! > drain                 the broker is shutting down
@@ -167,8 +167,13 @@ impl Rig {
 
     fn accept(&mut self, name: &str, body: Option<&[u8]>) {
         let exchange = self.exchange(name, body);
-        let lines = outbound::accept(self.shared(), self.tenant, exchange, self.now);
-        let lines = String::from_utf8(lines.unwrap_or_default()).unwrap();
+        let taken = outbound::accept(self.shared(), self.tenant, exchange, self.now);
+        let lines = match taken {
+            Some(Taken::Line(lines)) => lines,
+            Some(Taken::Aside(aside)) => return aside.run(self.shared()),
+            None => return,
+        };
+        let lines = String::from_utf8(lines).unwrap();
         assert!(lines.is_empty() || lines.ends_with('\n'), "{lines:?}");
         for line in lines.lines() {
             self.log.note(format!("child {line}"));
@@ -188,6 +193,13 @@ impl Rig {
 
     fn child(&mut self, line: &str) {
         self.inbound.line(line.as_bytes(), self.now);
+    }
+
+    fn long(&mut self, line: &str) {
+        let (head, tail) = line.split_once("...").unwrap_or_default();
+        self.inbound.line_too_long();
+        self.inbound
+            .line_skipped(head.as_bytes(), tail.as_bytes(), self.now);
     }
 
     /// What the reader thread does when it is woken.
@@ -224,7 +236,7 @@ impl Rig {
             }
             "break" => self.client(name).is_broken.store(true, Ordering::Relaxed),
             "child" => self.child(&rest.replace("<CR>", "\r")),
-            "long" => self.inbound.line_too_long(),
+            "long" => self.long(rest),
             "stderr" => self.stderr.lock().push(rest.to_owned()),
             "exit" => self.inbound.exited(rest, self.now),
             "drain" => self.bridge.drain(),

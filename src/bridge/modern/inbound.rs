@@ -14,7 +14,7 @@ use super::desk::{Call, Taken};
 use super::tools::Inquiry;
 use super::{Errand, Shared};
 use crate::bridge::lane::Heard;
-use crate::bridge::{End, EraNews, EventWriter, Inbound, Reply};
+use crate::bridge::{End, EraNews, EventWriter, Inbound, Reply, too_long};
 use crate::jsonrpc::{self, Edit, Id, Kind, Message};
 use crate::mcp::{meta, method};
 use crate::metrics;
@@ -74,6 +74,14 @@ impl Inbound for ModernInbound {
 
     fn line_too_long(&mut self) {
         self.garbage("longer than max_message", "");
+    }
+
+    /// If it was the answer to a request, nobody else will give one.
+    fn line_skipped(&mut self, head: &[u8], tail: &[u8], now: Instant) {
+        if let Some(id) = jsonrpc::answered_by(head, tail) {
+            let error = too_long(&id, &self.shared.options.server);
+            self.line(error.as_bytes(), now);
+        }
     }
 
     fn service(&mut self, now: Instant) {

@@ -2,8 +2,48 @@
 //! 2026-07-28.
 
 use super::caller::is_object;
-use crate::jsonrpc::{self, Edit};
+use crate::jsonrpc::{self, Edit, members};
 use crate::mcp::method;
+
+/// Of one round.
+const MAX_QUESTIONS: usize = 64;
+
+/// `inputRequests` of a result; `None` if there are none.
+///
+/// # Errors
+/// Why they cannot be put to the client, not even one of them.
+pub(super) fn read<'a>(
+    result: &'a str,
+    capabilities: &str,
+) -> Result<Option<Vec<(&'a str, Question<'a>)>>, String> {
+    let Some(requests) = present(result, "inputRequests") else {
+        return Ok(None);
+    };
+    if !is_object(requests) {
+        return Err("the server's inputRequests are no object".to_owned());
+    }
+    let requests = members(requests);
+    if requests.len() > MAX_QUESTIONS {
+        return Err(format!(
+            "the server asks more than {MAX_QUESTIONS} questions at once"
+        ));
+    }
+    let mut questions: Vec<(&str, Question<'_>)> = Vec::new();
+    for request in requests {
+        if questions.iter().any(|(key, _)| *key == request.key) {
+            return Err(format!("the server asks {} twice", request.key));
+        }
+        let question = Question::read(request.value, capabilities)
+            .map_err(|why| format!("the server cannot be answered: {why}"))?;
+        questions.push((request.key, question));
+    }
+    Ok(Some(questions))
+}
+
+/// A member that says something.
+pub(super) fn present<'a>(object: &'a str, name: &str) -> Option<&'a str> {
+    jsonrpc::member(object, name).filter(|value| *value != "null")
+}
 
 /// One of `inputRequests` that can be put to the client. 2026-07-28, mrtr, "Server Requirements
 /// (Basic Workflow)".
@@ -15,7 +55,7 @@ pub(super) struct Question<'a> {
 impl<'a> Question<'a> {
     /// # Errors
     /// Why the client cannot be asked that; the child should have known.
-    pub(super) fn read(request: &'a str, capabilities: &str) -> Result<Self, String> {
+    fn read(request: &'a str, capabilities: &str) -> Result<Self, String> {
         let wanted = jsonrpc::member(request, "method").and_then(jsonrpc::text);
         let wanted = wanted.unwrap_or_default();
         let known = [method::ELICIT, method::SAMPLE, method::ROOTS];

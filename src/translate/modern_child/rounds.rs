@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::caller::{self, Caller, No, is_object};
-use super::questions::Question;
+use super::caller::{self, Caller, No};
+use super::questions::{self, present};
 use super::results::{self, Verdict};
 use super::{Out, Refusal};
-use crate::jsonrpc::{self, Edit, Id, Message, code, members};
+use crate::jsonrpc::{self, Edit, Id, Message, code};
 use crate::mcp::method;
 
 /// 2026-07-28, mrtr, "Supported Requests".
@@ -18,8 +18,6 @@ const MAY_ASK: [&str; 3] = [
 ];
 /// Of one call.
 const MAX_ROUNDS: u32 = 64;
-/// Of one round.
-const MAX_QUESTIONS: usize = 64;
 /// Of all calls that may have another round, with what the client has answered; one that does not
 /// fit has none.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
@@ -140,7 +138,7 @@ impl Rounds {
         if call.line.is_none() {
             return Err("the call is too large to be asked about".to_owned());
         }
-        let questions = read_questions(result, caller.capabilities())?;
+        let questions = questions::read(result, caller.capabilities())?;
         let state = present(result, "requestState");
         if questions.is_none() && state.is_none() {
             return Err("the server asks for input, but not for what".to_owned());
@@ -351,41 +349,4 @@ impl Asking {
                 .done(),
         )
     }
-}
-
-/// `inputRequests` of a result; `None` if there are none.
-///
-/// # Errors
-/// Why they cannot be put to the client, not even one of them.
-fn read_questions<'a>(
-    result: &'a str,
-    capabilities: &str,
-) -> Result<Option<Vec<(&'a str, Question<'a>)>>, String> {
-    let Some(requests) = present(result, "inputRequests") else {
-        return Ok(None);
-    };
-    if !is_object(requests) {
-        return Err("the server's inputRequests are no object".to_owned());
-    }
-    let requests = members(requests);
-    if requests.len() > MAX_QUESTIONS {
-        return Err(format!(
-            "the server asks more than {MAX_QUESTIONS} questions at once"
-        ));
-    }
-    let mut questions: Vec<(&str, Question<'_>)> = Vec::new();
-    for request in requests {
-        if questions.iter().any(|(key, _)| *key == request.key) {
-            return Err(format!("the server asks {} twice", request.key));
-        }
-        let question = Question::read(request.value, capabilities)
-            .map_err(|why| format!("the server cannot be answered: {why}"))?;
-        questions.push((request.key, question));
-    }
-    Ok(Some(questions))
-}
-
-/// A member that says something.
-fn present<'a>(object: &'a str, name: &str) -> Option<&'a str> {
-    jsonrpc::member(object, name).filter(|value| *value != "null")
 }
