@@ -28,6 +28,8 @@
 //! > counts                      how many are in flight, and whether somebody waits
 //! ```
 
+mod bounds;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, Weak};

@@ -198,6 +198,13 @@ impl Calls {
         }
     }
 
+    /// The suspended call that came first, if there are more of them than this.
+    pub(super) fn too_many_suspended(&self, max: usize) -> Option<i64> {
+        let suspended = || self.calls.iter().filter(|(_, call)| call.is_suspended());
+        let oldest = || suspended().min_by_key(|(_, call)| call.turn);
+        (suspended().count() > max).then(oldest)?.map(|(id, _)| *id)
+    }
+
     /// How much is kept for retries.
     pub(super) fn bytes(&self) -> usize {
         self.calls.values().map(Call::bytes).sum()

@@ -15,6 +15,8 @@ use super::{LegacyChild, Out, abandon};
 
 /// Open questions of one call.
 const MAX_QUESTIONS: usize = 32;
+/// Suspended calls of one child: each keeps something open in it. One more ends the oldest.
+const MAX_SUSPENDED: usize = 64;
 /// Of all questions, and all answers that wait for a retry, of one child; tests need not fill it.
 const MAX_KEPT_BYTES: usize = if cfg!(test) { 32 << 10 } else { 32 << 20 };
 
@@ -85,6 +87,11 @@ impl LegacyChild {
             &state,
             self.server.meta.as_deref(),
         )));
+        if let Some(oldest) = self.calls.too_many_suspended(MAX_SUSPENDED)
+            && let Some(call) = self.calls.close(oldest)
+        {
+            abandon(oldest, &call, "too many calls wait for their clients", out);
+        }
     }
 
     /// Ends a call with the child's answer to it.

@@ -106,3 +106,24 @@ fn clients_of_both_eras_over_a_dual_child() {
     // One child for each.
     assert!(broker.children().len() >= 2);
 }
+
+/// A large body is read and written by other threads than a small one.
+#[test]
+fn large_and_small_calls_at_once() {
+    for kind in super::KINDS {
+        let broker = over(kind);
+        let calls: Vec<_> = (0..24)
+            .map(|n| {
+                let mut client = client(&broker);
+                let len = [10, 2_000, 200_000][n % 3];
+                std::thread::spawn(move || {
+                    let arguments = json!({ "n": n, "padding": "x".repeat(len) });
+                    let echoed = client.call_text("echo", arguments.clone());
+                    let echoed: Value = serde_json::from_str(&echoed).unwrap();
+                    assert!(echoed == arguments, "{n}");
+                })
+            })
+            .collect();
+        calls.into_iter().for_each(|it| it.join().unwrap());
+    }
+}

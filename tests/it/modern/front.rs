@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{KINDS, client, over};
+use super::{KINDS, client, over, setup};
 use crate::support::modern::{MODERN, Modern};
-use crate::support::{Broker, Request, Response};
+use crate::support::{Broker, Request, Response, eventually};
 
 fn discover(client: &Modern) -> Value {
     client.clone().message("server/discover", json!({}))
@@ -224,4 +224,24 @@ fn a_page_may_send_the_heads_that_it_asks_for() {
     }
     let is_strange = |it: &&str| it.contains(' ') || it.eq_ignore_ascii_case("x-other");
     assert!(!allowed.iter().any(is_strange), "{allowed:?}");
+}
+
+#[test]
+fn too_many_calls_at_once() {
+    for kind in KINDS {
+        let broker = setup(kind).setting("max_in_flight", 1).start();
+        let mut client = client(&broker).with_meta("progressToken", 1);
+        let call = client.call_message("count", json!({ "n": 1000, "delay_ms": 100 }));
+        let mut stream = client.stream(&call);
+        stream.message();
+        let message = client.message("tools/list", json!({}));
+        let refused = client.post(&message);
+        assert_error(&refused, 429, -32603);
+        assert_eq!(refused.json()["id"], message["id"]);
+        assert_eq!(refused.header("Retry-After"), Some("1"));
+        drop(stream);
+        eventually("there is room again", || {
+            client.post(&message).status == 200
+        });
+    }
 }
