@@ -111,7 +111,7 @@ fn a_child_that_ends_ends_them_abruptly_and_is_told_to_those_who_wait() {
         let told = answer.answer()["error"].clone();
         assert_eq!(told["code"], -32603, "{kind}: {answer:?}");
         // No result: the client sees that this was no graceful end.
-        assert_eq!(stream.next_if_whole(), None, "{kind}");
+        assert_eq!(stream.next_message(), None, "{kind}");
         let mut next = client;
         assert_ne!(next.pid(), pid, "{kind}");
     }

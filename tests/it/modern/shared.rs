@@ -127,26 +127,6 @@ fn a_revoked_token_ends_its_child_and_nothing_else() {
     }
 }
 
-/// Its id is in the log; nobody can do anything with it.
-#[test]
-fn its_id_opens_nothing() {
-    let broker = setup("legacy").start();
-    let mut client = client(&broker);
-    let pid = client.pid();
-    let session = broker.session();
-    let id = "0".repeat(48);
-    for method in ["GET", "DELETE", "POST"] {
-        let request = session.request(method).header("Mcp-Session-Id", &id);
-        let request = match method {
-            "POST" => request.body(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#),
-            _ => request,
-        };
-        assert_eq!(request.send(broker.addr()).status, 404, "{method}");
-    }
-    assert_eq!(client.pid(), pid);
-    session.delete();
-}
-
 #[test]
 fn requests_follow_each_other_on_a_connection() {
     for kind in KINDS {

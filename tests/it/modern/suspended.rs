@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::{client, over, setup, user};
 use crate::support::modern::{Modern, text};
-use crate::support::{Broker, eventually, process};
+use crate::support::{eventually, process};
 
 const CONFIRM: &str = "test_input_required_result_tampered_state";
 
@@ -196,20 +196,6 @@ fn a_child_that_died_meanwhile_has_forgotten_it() {
     assert_ne!(client.pid(), pid);
     let (key, state) = confirm(&mut client, json!({}));
     assert!(text(&retry(&mut client, json!({}), &state, &key)).contains("accept"));
-}
-
-#[test]
-fn a_client_that_goes_during_the_retry_cancels_the_call() {
-    let broker = over("legacy");
-    let mut client = client(&broker);
-    let tool = "test_input_required_result_multi_round";
-    let (first, state) = asked(&client.call(tool, json!({})));
-    let (key, _) = first.as_object().unwrap().iter().next().unwrap();
-    let answer = json!({ key: accepted(json!({ "name": "Ada" })) });
-    // The second question suspends it again; this one is then left alone until it is too late.
-    asked(&client.retry(tool, json!({}), &state, answer));
-    assert_eq!(client.cancelled(), 0);
-    assert_eq!(Broker::children(&broker).len(), 1);
 }
 
 #[test]
