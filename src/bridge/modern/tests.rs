@@ -39,7 +39,7 @@ use super::super::tests::dialogue::{self, Stage};
 use super::super::tests::fakes::{Client, FakeExchange, FakeHost, Log};
 use super::super::{Inbound, Quota};
 use super::*;
-use crate::translate::{self, LegacyChild, Sealer};
+use crate::translate::{LegacyChild, LegacyChildOptions, Sealer};
 
 /// How often the reaper calls [`Bridge::tick`].
 const TICK: Duration = Duration::from_millis(250);
@@ -105,7 +105,7 @@ impl Rig {
             stderr: Box::new(|_| vec!["a last word".to_owned()]),
         };
         let translator = is_legacy.then(|| {
-            let translator: Box<dyn Translator> = Box::new(LegacyChild::new(translate::Options {
+            let translator: Box<dyn Translator> = Box::new(LegacyChild::new(LegacyChildOptions {
                 server_name: "demo".to_owned(),
                 sealer: Sealer::new([7; 32], "ann"),
                 input_timeout: Duration::from_secs(60),
@@ -203,7 +203,11 @@ impl Rig {
     fn accept(&mut self, name: &str, body: Option<&str>) {
         let exchange = self.exchange(name, body);
         let line = self.bridge.front.accept(0, exchange, self.now);
-        let line = line.unwrap_or_default();
+        let line = match line {
+            Some(Taken::Line(line)) => line,
+            Some(Taken::Aside(_)) => panic!("nothing is said aside here"),
+            None => Vec::new(),
+        };
         assert!(line.is_empty() || line.ends_with(b"\n"), "{line:?}");
         let bytes = self.bridge.lane.outgoing(&*self.bridge.front, line);
         note_lines(&self.log, &bytes);
