@@ -21,7 +21,7 @@ fn a_child_has_only_so_many_subscriptions() {
     rig.perform("ask more 1 subscriptions/listen");
     assert_eq!(rig.take_seen(), ["more refused id=1 TooManyInFlight"]);
     // They stand in nobody's way, and one that ends makes room.
-    rig.perform("ask other 1 prompts/get");
+    rig.perform("ask other 1 prompts/get \"name\":\"p\"");
     assert_eq!(rig.take_seen().len(), 1);
     rig.perform("gone 7");
     rig.take_seen();
@@ -34,7 +34,7 @@ fn a_child_has_only_so_many_subscriptions() {
 fn a_child_has_only_so_many_suspended_calls() {
     let mut rig = Rig::legacy();
     let ask = |rig: &mut Rig, n: usize| {
-        rig.perform(&format!("ask {n} 1 prompts/get"));
+        rig.perform(&format!("ask {n} 1 prompts/get \"name\":\"p\""));
         rig.perform(&format!(
             r#"child {{"jsonrpc":"2.0","id":"q{n}","method":"elicitation/create","params":{{"message":"m","requestedSchema":{{"type":"object","properties":{{}}}}}}}}"#
         ));
@@ -50,7 +50,7 @@ fn a_child_has_only_so_many_suspended_calls() {
     assert!(of_the_first[0].contains(r#""id":"q1","error""#), "{seen:?}");
     assert!(of_the_first[1].contains(r#""requestId":1,"#), "{seen:?}");
     // The newest is good.
-    rig.perform(r#"ask z 9 prompts/get "requestState":"STATE","inputResponses":{"q65":{"action":"decline"}}"#);
+    rig.perform(r#"ask z 9 prompts/get "name":"p","requestState":"STATE","inputResponses":{"q65":{"action":"decline"}}"#);
     let seen = rig.take_seen();
     assert!(
         seen[0].starts_with(r#"child {"jsonrpc":"2.0","id":"q65","result""#),
@@ -69,7 +69,7 @@ fn those_who_left_early_are_remembered() {
     }
     for n in 0..50 {
         let client = text_of(n);
-        rig.perform(&format!("ask {client} 1 prompts/get"));
+        rig.perform(&format!("ask {client} 1 prompts/get \"name\":\"p\""));
         assert_eq!(
             rig.take_seen(),
             [format!("{client} refused id=1 ClientGone")]
@@ -82,7 +82,7 @@ fn everybody_is_answered_once_at_the_end() {
     for end in ["close", "exit signal 9"] {
         let mut rig = Rig::new();
         for n in 0..MAX_IN_FLIGHT {
-            rig.perform(&format!("ask {n} {n} prompts/get"));
+            rig.perform(&format!("ask {n} {n} prompts/get \"name\":\"p\""));
         }
         rig.perform("ask l 1 subscriptions/listen");
         rig.take_seen();
