@@ -202,6 +202,10 @@ impl Front for Shared {
         self.desk.lock().in_flight() + usize::from(self.lane.due().is_some())
     }
 
+    fn is_starting(&self) -> bool {
+        self.desk.lock().is_starting()
+    }
+
     fn has_clients(&self) -> bool {
         self.desk.lock().has_clients() || self.lane.due().is_some()
     }

@@ -1,14 +1,13 @@
 //! The session that all modern requests of a principal share.
 
+mod races;
+
 use std::sync::Barrier;
-use std::thread::JoinHandle;
 
 use super::*;
+use crate::thread;
 
 const META: &str = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
-/// How often a race is run.
-const ROUNDS: usize = 200;
-
 fn modern(id: &str) -> String {
     request(id, "prompts/list", &format!(r#"{{"_meta":{META}}}"#))
 }
@@ -72,13 +71,14 @@ fn at_once<T: Send + 'static>(
     let (barrier, f) = (Arc::new(Barrier::new(count)), Arc::new(f));
     let run = |n| {
         let (barrier, f) = (Arc::clone(&barrier), Arc::clone(&f));
-        std::thread::spawn(move || {
+        thread::spawn(format!("at once {n}"), move || {
             barrier.wait();
             f(n)
         })
+        .unwrap()
     };
-    let threads: Vec<JoinHandle<T>> = (0..count).map(run).collect();
-    let results = threads.into_iter().map(JoinHandle::join);
+    let threads: Vec<_> = (0..count).map(run).collect();
+    let results = threads.into_iter().map(|thread| thread.join());
     results.map(|it| it.expect("no panic")).collect()
 }
 
@@ -135,11 +135,12 @@ fn those_who_come_while_it_starts_wait_for_the_same_child() {
         },
     );
     let (registry, now) = (Arc::clone(&world.registry), world.start);
-    let first = std::thread::spawn(move || {
+    let first = thread::spawn("first", move || {
         let client = Client::default();
         bring(&registry, "ann", now, &client, "1");
         client
-    });
+    })
+    .unwrap();
     is_starting.recv_timeout(DEADLINE).unwrap();
     let client = Client::default();
     let session = bring(&world.registry, "ann", world.start, &client, "2");
@@ -227,7 +228,6 @@ fn it_is_neither_kept_nor_parked() {
     let policy = Policy {
         park: Some(Duration::from_secs(60)),
         revive: Some(Duration::from_secs(600)),
-        ..Policy::default()
     };
     let options = Options {
         idle_timeout: Some(IDLE),
@@ -255,12 +255,15 @@ fn it_counts_under_the_caps_and_makes_room() {
         max_sessions_per_user: 2,
         ..UNLIMITED
     });
-    let shared = share(&world, "ann", "a").unwrap();
-    let own = world.open("ann", 1).unwrap();
-    let other = world.open("bob", 1).unwrap();
+    let client = Client::default();
+    let shared = bring(&world.registry, "ann", world.start, &client, "1");
+    answer(&world, shared.id());
+    assert_eq!(client.heard(), [answered("1")]);
+    let (own, _) = world.begin("ann", 10, None);
+    let (other, _) = world.begin("bob", 10, None);
     assert_eq!(share(&world, "cid", "a").unwrap_err(), OpenError::Full);
     // The stalest makes room, whatever it is.
-    let newer = world.open("ann", 2).unwrap();
+    let newer = world.begin("ann", 20, None).0;
     let all = [
         ("shared", &shared),
         ("own", &own),
@@ -268,17 +271,12 @@ fn it_counts_under_the_caps_and_makes_room() {
         ("newer", &newer),
     ];
     assert_eq!(world.left(&all), ["own", "other", "newer"]);
-    let again = world
-        .registry
-        .share(&principal("ann"), &server("a"), world.at(3))
-        .unwrap();
+    let again = bring(&world.registry, "ann", world.at(30), &client, "1");
     assert_eq!(world.left(&all), ["shared", "other", "newer"]);
     assert_eq!(again.id(), shared.id());
     // One with a request in flight is spared.
-    let client = Client::default();
-    bring(&world.registry, "ann", world.at(3), &client, "1");
-    newer.touch(world.at(9));
-    world.open("ann", 10).unwrap();
+    newer.touch(world.at(90));
+    world.open("ann", 100).unwrap();
     assert_eq!(world.left(&[("newer", &newer)]), [""; 0]);
     assert_eq!(client.heard(), [""; 0]);
     answer(&world, again.id());
@@ -343,92 +341,6 @@ fn an_open_subscription_is_use() {
     world.registry.tick(world.start + IDLE * 4);
     assert_eq!(world.registry.active(), 0);
     world.stop();
-}
-
-/// A visit keeps it open between being found and being given the request.
-#[test]
-fn nobody_is_shut_out_who_is_in() {
-    let world = world(Options {
-        idle_timeout: Some(IDLE),
-        ..UNLIMITED
-    });
-    let session = share(&world, "ann", "a").unwrap();
-    let visit = session.visit(world.start).unwrap();
-    world.registry.tick(world.start + IDLE);
-    assert_eq!(world.registry.active(), 1);
-    drop(visit);
-    world.registry.tick(world.start + IDLE);
-    assert_eq!(world.registry.active(), 0);
-    world.stop();
-}
-
-#[test]
-fn a_request_at_the_very_end_is_neither_refused_nor_lost() {
-    let world = world(Options {
-        // What is not in use at this very moment ends.
-        idle_timeout: Some(Duration::ZERO),
-        ..UNLIMITED
-    });
-    let registry = Arc::clone(&world.registry);
-    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (its_over, late) = (Arc::clone(&is_over), world.start + IDLE);
-    let reaper = std::thread::spawn(move || {
-        while !its_over.load(SeqCst) {
-            registry.tick(late);
-        }
-    });
-    let client = Client::default();
-    for n in 0..ROUNDS {
-        let id = n.to_string();
-        let session = bring(&world.registry, "ann", world.start, &client, &id);
-        let child = world.child(session.id());
-        let mut lines = Vec::new();
-        wait_until("the child has it", || !child.lines.lock().is_empty());
-        lines.append(&mut child.take_lines());
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        let no = crate::jsonrpc::parse(&lines[0]).unwrap().id_text;
-        child.say(&format!(
-            r#"{{"jsonrpc":"2.0","id":{no},"result":{{"prompts":[]}}}}"#
-        ));
-        assert_eq!(client.heard(), [answered(&id)]);
-        // Sometimes the reaper comes first, sometimes the next request.
-        if n % 2 == 0 {
-            let is_there = || world.registry.active() > 0;
-            wait_until("it ends", || !is_there());
-        }
-    }
-    is_over.store(true, SeqCst);
-    reaper.join().unwrap();
-    assert!(world.fakes.count("start") > ROUNDS / 2);
-    world.stop();
-}
-
-#[test]
-fn many_requests_at_the_very_end_find_one_child() {
-    for _ in 0..ROUNDS {
-        let world = world(Options {
-            idle_timeout: Some(IDLE),
-            max_sessions: 1,
-            ..UNLIMITED
-        });
-        share(&world, "ann", "a").unwrap();
-        let (registry, now) = (Arc::clone(&world.registry), world.start);
-        let seen = at_once(4, move |n| {
-            let client = Client::default();
-            if n == 0 {
-                registry.tick(now + IDLE);
-            } else {
-                bring(&registry, "ann", now, &client, &n.to_string());
-            }
-            client
-        });
-        let refused: Vec<_> = seen.iter().flat_map(Client::heard).collect();
-        assert_eq!(refused, [""; 0]);
-        let session = world.registry.find_shared(&principal("ann"), "a").unwrap();
-        assert_eq!(session.in_flight(), 3);
-        assert!(world.fakes.count("start") <= 2);
-        world.stop();
-    }
 }
 
 #[test]

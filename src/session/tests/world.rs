@@ -220,10 +220,14 @@ impl Fakes {
             true
         }));
         self.faces.lock().insert(id.clone(), faces);
-        let (stops, stopped) = (Arc::clone(self), id.clone());
-        let (kills, killed) = (Arc::clone(self), id.clone());
         run(self.hooks.spawned.as_ref(), &id);
-        Ok(Backend {
+        Ok(self.backend(bridge, &id))
+    }
+
+    fn backend(self: &Arc<Self>, bridge: Bridge, id: &str) -> Backend {
+        let (stops, stopped) = (Arc::clone(self), id.to_owned());
+        let (kills, killed) = (Arc::clone(self), id.to_owned());
+        Backend {
             bridge,
             stop: Box::new(move || {
                 run(stops.hooks.stopping.as_ref(), &stopped);
@@ -233,7 +237,7 @@ impl Fakes {
                 kills.note("kill", &killed);
                 run(kills.hooks.killing.as_ref(), &killed);
             }),
-        })
+        }
     }
 
     pub(super) fn count(&self, what: &str) -> usize {

@@ -7,7 +7,7 @@ use super::{over, setup};
 use crate::support::{Broker, Session, eventually};
 
 /// What the log says when a child has refused `initialize` as a modern one does.
-const FOUND_OUT: &str = "speaks the modern era only: its sessions are translated";
+const FOUND_OUT: &str = "speaks 2026-07-28 only";
 
 fn text(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"]
