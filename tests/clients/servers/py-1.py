@@ -1,7 +1,8 @@
 """A server on `mcp` 1.x (FastMCP), the first generation of the Python SDK: legacy, on stdio.
 
-It offers what all the small servers beside it do, and `visit.mjs` asks for: tools that report progress, ask the user, ask
-the model, say that the one resource has changed, and bring a tool more. Runs in the virtual environment of `python-1`.
+It offers what all the small servers beside it do, and `visit.mjs` asks for: tools that report progress, ask the user,
+ask the model, say that the one resource has changed, and bring a tool more. Runs in the virtual environment of
+`python-1`.
 """
 
 from typing import Any

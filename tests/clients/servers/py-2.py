@@ -1,8 +1,8 @@
 """A server on `mcp` 2.x (MCPServer), the second generation of the Python SDK: both eras, on stdio.
 
-The first request decides for the era: after a `server/discover` it refuses to `initialize`. It offers what `py-1.py` does;
-a tool that asks says so in its signature, and the SDK does it as the client's era wants. Runs in the virtual environment
-of `python-2`.
+The first request decides for the era: after a `server/discover` it refuses to `initialize`. It offers what `py-1.py`
+does; a tool that asks says so in its signature, and the SDK does it as the client's era wants. Runs in the virtual
+environment of `python-2`.
 """
 
 import warnings

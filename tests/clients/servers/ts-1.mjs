@@ -1,6 +1,6 @@
 // A server on `@modelcontextprotocol/sdk`, the first generation of the TypeScript SDK: legacy, on stdio. It offers what
-// all the small servers beside it do, and `visit.mjs` asks for: tools that report progress, ask the user, ask the model,
-// say that the one resource has changed, and bring a tool more.
+// all the small servers beside it do, and `visit.mjs` asks for: tools that report progress, ask the user, ask the
+// model, say that the one resource has changed, and bring a tool more.
 
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
 import { StdioServerTransport } from '@modelcontextprotocol/sdk/server/stdio.js';
@@ -39,7 +39,8 @@ mcp.registerTool('grow', {}, async () => {
   mcp.registerTool('grown', {}, async () => text('a tool that has come later')); // tells the client by itself
   return text('grown');
 });
-mcp.registerResource('today', NOTE, { mimeType: 'text/plain' }, async () => ({ contents: [{ uri: NOTE, text: 'a note' }] }));
+const contents = [{ uri: NOTE, text: 'a note' }];
+mcp.registerResource('today', NOTE, { mimeType: 'text/plain' }, async () => ({ contents }));
 mcp.server.setRequestHandler(SubscribeRequestSchema, ({ params }) => (subscribed.add(params.uri), {}));
 mcp.server.setRequestHandler(UnsubscribeRequestSchema, ({ params }) => (subscribed.delete(params.uri), {}));
 

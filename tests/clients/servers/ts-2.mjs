@@ -1,6 +1,7 @@
-// A server on `@modelcontextprotocol/server`, the second generation of the TypeScript SDK, on stdio: `node ts-2.mjs ERA`.
-// `legacy` is how a server of the first generation is carried over, `dual` and `modern` are what the SDK recommends now.
-// It offers what `ts-1.mjs` does; a tool that asks returns its question, whichever era the client speaks.
+// A server on `@modelcontextprotocol/server`, the second generation of the TypeScript SDK, on stdio:
+// `node ts-2.mjs ERA`. `legacy` is how a server of the first generation is carried over, `dual` and `modern` are what
+// the SDK recommends now. It offers what `ts-1.mjs` does; a tool that asks returns its question, whichever era the
+// client speaks.
 
 import { McpServer, acceptedContent, inputRequired } from '@modelcontextprotocol/server';
 import { StdioServerTransport, serveStdio } from '@modelcontextprotocol/server/stdio';
@@ -25,13 +26,15 @@ function serve() {
     const requestedSchema = z.object({ name: z.string() });
     const given = acceptedContent(mcpReq.inputResponses, 'who', requestedSchema);
     if (given) return text(`hello ${given.name}`);
-    return inputRequired({ inputRequests: { who: inputRequired.elicit({ message: 'What is your name?', requestedSchema }) } });
+    const who = inputRequired.elicit({ message: 'What is your name?', requestedSchema });
+    return inputRequired({ inputRequests: { who } });
   });
   mcp.registerTool('think', {}, async ({ mcpReq }) => {
     const given = mcpReq.inputResponses?.thought;
     if (given) return text(`thought ${given.content.text}`);
     const messages = [{ role: 'user', content: { type: 'text', text: 'Say something.' } }];
-    return inputRequired({ inputRequests: { thought: inputRequired.createMessage({ messages, maxTokens: 10 }) } });
+    const thought = inputRequired.createMessage({ messages, maxTokens: 10 });
+    return inputRequired({ inputRequests: { thought } });
   });
   mcp.registerTool('touch', {}, async () => {
     await mcp.server.sendResourceUpdated({ uri: NOTE });

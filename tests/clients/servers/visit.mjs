@@ -1,8 +1,8 @@
-// Visits real servers through the broker: `node visit.mjs URL TOKEN ERA FILE SERVER...`. URL is the broker's `/mcp`, ERA
-// the one that the visitor speaks (legacy: the TypeScript SDK 1; modern: the TypeScript SDK 2, pinned to 2026-07-28), and
-// FILE a file in the directory that the `filesystem` server may read. Started by `scripts/servers`, which runs the broker
-// over all of them. One line for each: its name, what it says it is, what it offers, and what was seen to work. Exits 1
-// if one of them failed.
+// Visits real servers through the broker: `node visit.mjs URL TOKEN ERA FILE SERVER...`. URL is the broker's `/mcp`,
+// ERA the one that the visitor speaks (legacy: the TypeScript SDK 1; modern: the TypeScript SDK 2, pinned to
+// 2026-07-28), and FILE a file in the directory that the `filesystem` server may read. Started by `scripts/servers`,
+// which runs the broker over all of them. One line for each: its name, what it says it is, what it offers, and what was
+// seen to work. Exits 1 if one of them failed.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -113,7 +113,8 @@ async function progress({ call }, name, args, wanted) {
 async function everything(visitor) {
   const said = await one('get-sum', { a: 20, b: 22 }, /42/)(visitor);
   await progress(visitor, 'trigger-long-running-operation', { duration: 1, steps: 4 }, [1, 2, 3, 4]);
-  assert.match(text(await visitor.call('trigger-sampling-request', { prompt: 'Say something.' })), /as the visitor says/);
+  const sampled = await visitor.call('trigger-sampling-request', { prompt: 'Say something.' });
+  assert.match(text(sampled), /as the visitor says/);
   assert.match(text(await visitor.call('trigger-elicitation-request', {})), /visitor/);
   return [...said, 'progress', 'sampling', 'elicitation'];
 }

@@ -13,6 +13,8 @@ use rmcp::service::{NotificationContext, RequestContext, RoleClient};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
+const PAGE: &str = "https://example.org/tour";
+
 /// What came in, and a way to wait until there are `n` of it.
 #[derive(Clone, Default)]
 pub struct Inbox(Arc<(Mutex<Vec<Value>>, Notify)>);
@@ -77,6 +79,7 @@ impl ClientHandler for Handler {
         roots.list_changed = Some(true);
         let mut elicitation = ElicitationCapability::new();
         elicitation.form = Some(Default::default());
+        elicitation.url = Some(Default::default());
         let mut capabilities = ClientCapabilities::default();
         capabilities.sampling = Some(Default::default());
         capabilities.elicitation = Some(elicitation);
@@ -107,11 +110,14 @@ impl ClientHandler for Handler {
         params: ElicitRequestParams,
         _context: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
-        let ElicitRequestParams::FormElicitationParams {
-            requested_schema, ..
-        } = params
-        else {
-            return Ok(ElicitResult::new(ElicitationAction::Decline));
+        let requested_schema = match params {
+            ElicitRequestParams::FormElicitationParams {
+                requested_schema, ..
+            } => requested_schema,
+            ElicitRequestParams::UrlElicitationParams { url, .. } if url == PAGE => {
+                return Ok(ElicitResult::new(ElicitationAction::Accept));
+            }
+            _ => return Ok(ElicitResult::new(ElicitationAction::Decline)),
         };
         let names = requested_schema.properties.into_keys();
         let content: Map<String, Value> = names

@@ -268,6 +268,11 @@ impl Tour {
         for kind in ["sampling", "elicitation", "roots"] {
             step(kind, self.ask(kind)).await?;
         }
+        step("elicitation by URL", async {
+            let said = text(self.call("ask", json!({ "kind": "url" })).await?)?;
+            holds(said.contains(r#""action":"accept""#), said)
+        })
+        .await?;
         step("three questions at once", async {
             let said = text(
                 self.call("test_input_required_result_multiple_inputs", json!({}))
@@ -364,7 +369,8 @@ impl Tour {
         .await?;
         step("cancellation of a call that says nothing", async {
             let before = self.heard(CANCELLED).await?.len();
-            // Nothing tells when the call has reached the child, and one that has not need not be cancelled there.
+            // Nothing tells when the call has reached the child, and one that has not need not be
+            // cancelled there.
             for ms in [200, 1000, 3000] {
                 let call = self.begin("sleep", json!({ "ms": 600_000 })).await?;
                 tokio::time::sleep(Duration::from_millis(ms)).await;

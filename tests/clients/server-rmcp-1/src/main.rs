@@ -1,7 +1,9 @@
-//! A server on `rmcp` 1.2, the first generation of the Rust SDK: legacy, on stdio. A `server/discover` ends the process.
+//! A server on `rmcp` 1.2, the first generation of the Rust SDK: legacy, on stdio. A
+//! `server/discover` ends the process.
 //!
-//! It offers what all the small servers in `../servers` do, and `visit.mjs` there asks for: tools that report progress,
-//! ask the user, ask the model, say that the one resource has changed, and bring a tool more.
+//! It offers what all the small servers in `../servers` do, and `visit.mjs` there asks for: tools
+//! that report progress, ask the user, ask the model, say that the one resource has changed, and
+//! bring a tool more.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
