@@ -4,8 +4,8 @@
 //! `tour.mjs` and `tour.py` are the same tour for the other SDKs, and `scripts/clients` starts the
 //! broker and runs them all: `tour URL TOKEN ERA CHILD [MODE]`, where ERA is the one that is to be
 //! spoken, and CHILD the kind of child. MODE is how the SDK finds the era: `initialize` (its
-//! default), `auto`, or `discover`. Prints `ok NAME` for each step and exits 1 at the first failure.
-//! Read next: `handler` (what the client answers and keeps), `steps`.
+//! default), `auto`, or `discover`. Prints `ok NAME` for each step and exits 1 at the first
+//! failure. Read next: `handler` (what the client answers and keeps), `steps`.
 
 #![allow(deprecated)] // sampling, roots, logging and the subscriptions of the legacy era
 

@@ -1,9 +1,9 @@
 //! A server on `rmcp` 3.9, the third generation of the Rust SDK: both eras, on stdio, request by
 //! request.
 //!
-//! It offers what `../server-rmcp-1` does. A tool that asks sends a request of its own in the legacy
-//! era, and in the modern one ends with an `input_required` result, to be called again with the
-//! answer.
+//! It offers what `../server-rmcp-1` does. A tool that asks sends a request of its own in the
+//! legacy era, and in the modern one ends with an `input_required` result, to be called again with
+//! the answer.
 
 #![allow(deprecated)] // sampling, and the subscriptions of the legacy era
 
