@@ -39,8 +39,8 @@ clients and children of both eras of the protocol.
 
 usage: bench [OPTION]...
   --only NAMES      of mcp-broker, supergateway, mcp-proxy (comma between them; `broker` will do),
-                    with which HTTP alone and the pipe alone are measured; and of `eras`: clients
-                    and children of both eras of the protocol
+                    with which HTTP alone and the pipe alone are measured; of `eras`, clients and
+                    children of both eras of the protocol; `before` is only what --before names
   --before FILE     another mcp-broker program, measured beside this one, call by call
   --rounds N        so many rounds
   --quick           a few seconds, rough
@@ -155,6 +155,9 @@ fn only(names: &str) -> Outcome<(Vec<Target>, bool)> {
     for name in names.split(',') {
         if name == "eras" {
             eras = true;
+            continue;
+        }
+        if name == "before" {
             continue;
         }
         let name = if name == "broker" {
