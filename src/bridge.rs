@@ -30,13 +30,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::jsonrpc::{self, ParseError};
+use crate::jsonrpc::{self, Id, Message, ParseError};
+use crate::mcp;
 use crate::translate::Translator;
 pub(crate) use handshake::Handshake;
 pub(crate) use lane::WriteNow;
 use lane::{Heard, Lane, SMALL_BODY_BYTES};
 use modern::Mirrored;
 pub(crate) use outbound::Outbound;
+use outbound::{Aside, Taken};
 pub(crate) use quota::Quota;
 
 /// One HTTP request of a client that waits for its response.
@@ -97,7 +99,7 @@ pub(crate) enum Reply<'a> {
 }
 
 /// Why a request was not taken.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     BodyIncomplete,
     Body(ParseError),
@@ -121,14 +123,26 @@ pub(crate) enum Refusal {
     ClientGone,
     /// The session has ended meanwhile.
     SessionEnded,
+    /// It has ended before its client knew of it.
+    EndedEarly,
     /// The session has lost its child meanwhile; the next request revives it.
     Resting,
+}
+
+impl Refusal {
+    /// As the client of an `initialize` is to hear it: it knows of no session that could end.
+    fn told_early(self) -> Self {
+        match self {
+            Self::SessionEnded | Self::Resting => Self::EndedEarly,
+            why => why,
+        }
+    }
 }
 
 /// Why a bridge can serve no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The client of `initialize` has gone: nobody will ever know the session's id.
+    /// The client of `initialize` has gone, or was refused: nobody will ever know the session's id.
     ClientGone,
     /// The child has not answered `initialize` as it should: `why` for the log, `detail` with the
     /// server's name and the child's last words.
@@ -159,7 +173,7 @@ pub(crate) trait Host: Send + Sync {
     fn changed(&self, session: &str, handshake: &Handshake);
 
     /// After [`Bridge::park`]: the bridge is free for another session now; or it is so no more,
-    /// because the child wants something.
+    /// because the child wants something. Nothing is said as long as the child hangs.
     fn parked(&self, is_free: bool);
 }
 
@@ -211,8 +225,11 @@ pub(crate) trait Inbound: Send {
     /// Takes one line of the child.
     fn line(&mut self, line: &[u8], now: Instant);
 
-    /// A line was longer than a message may be.
+    /// A line is longer than a message may be.
     fn line_too_long(&mut self);
+
+    /// And has ended; so it began, and so it ended.
+    fn line_skipped(&mut self, head: &[u8], tail: &[u8], now: Instant);
 
     /// Does what is due: errands of other threads, streams for slow answers, heartbeats.
     fn service(&mut self, now: Instant);
@@ -221,13 +238,27 @@ pub(crate) trait Inbound: Send {
     fn exited(&mut self, reason: &str, now: Instant);
 }
 
+/// The answer to a request that has got one which is too long, as if the child had written it.
+fn too_long(id: &Id, server: &str) -> String {
+    let message = format!("the answer of server \"{server}\" is longer than max_message");
+    jsonrpc::error_response(&id.to_text(), jsonrpc::code::INTERNAL_ERROR, &message)
+}
+
 /// What serves the clients of one era. Those of the other have no use for some of it.
 trait Front: Send + Sync {
-    /// Takes one POST: answers it if nothing is to wait for, and gives what the child shall get.
-    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Vec<u8>>;
+    /// Takes one POST: answers it if nothing is to wait for, and gives what is to be done yet.
+    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Taken>;
+
+    /// Does what has to be done with no lock held.
+    fn run_aside(&self, _aside: Aside) {}
 
     /// What to tell those who come too late.
     fn why_closed(&self) -> Refusal;
+
+    /// The same for this tenant; and for its first `initialize`, if that is still to come.
+    fn why_closed_to(&self, _tenant: u64) -> (Refusal, Refusal) {
+        (self.why_closed(), self.why_closed())
+    }
 
     /// For the reader thread: what the translator has made of a client's message.
     fn hand_in(&self, heard: Heard);
@@ -256,6 +287,16 @@ trait Front: Send + Sync {
     /// A thread of the bridge has panicked.
     fn fault(&self);
 
+    /// Whether the client still waits for its session to begin.
+    fn is_starting(&self) -> bool {
+        false
+    }
+
+    /// Whether the child has ever answered its `initialize`, or the one before it has.
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
     /// Whether this is the protocol version that was negotiated.
     fn speaks(&self, _version: &str) -> bool {
         false
@@ -270,8 +311,9 @@ trait Front: Send + Sync {
         false
     }
 
-    fn park(&self) -> bool {
-        false
+    /// Lets go of its session; gives the ping that the child has to answer first.
+    fn park(&self) -> Option<Vec<u8>> {
+        None
     }
 
     fn hand_over(&self, _session: &str, _tenant: u64) {}
@@ -336,6 +378,16 @@ impl Bridge {
         self.front.in_flight() + self.lane.queued()
     }
 
+    /// Whether the client still waits for its session to begin.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.front.is_starting()
+    }
+
+    /// Whether the child has ever answered its `initialize`, or the one before it has.
+    pub(crate) fn is_initialized(&self) -> bool {
+        self.front.is_initialized()
+    }
+
     /// Whether this is the protocol version that was negotiated.
     pub(crate) fn speaks(&self, version: &str) -> bool {
         self.front.speaks(version)
@@ -367,12 +419,10 @@ impl Bridge {
     }
 
     /// Its session has ended, and nothing of it is taken any more; false if something of it is
-    /// left. [`Host::parked`] says when the bridge can have another session.
+    /// left. [`Host::parked`] says when the bridge can have another session, which is never if the
+    /// child does not answer a ping.
     pub(crate) fn park(&self) -> bool {
-        let held = self.lane.hold();
-        let is_parked = self.lane.is_quiet() && self.front.park();
-        drop(held);
-        is_parked
+        self.lane.park(&*self.front)
     }
 
     /// Gives a parked bridge its next session, whose `initialize` it will answer by itself. What
@@ -395,7 +445,19 @@ impl Bridge {
 }
 
 /// Refuses a POST that goes no further; its id is read if that takes no waiting.
-pub(crate) fn refuse(mut exchange: Box<dyn Exchange>, why: Refusal) {
+pub(crate) fn refuse(exchange: Box<dyn Exchange>, why: Refusal) {
+    refuse_by(exchange, |_| why);
+}
+
+/// The same, but something else for an `initialize`.
+fn refuse_first(exchange: Box<dyn Exchange>, why: Refusal, told_first: Refusal) {
+    refuse_by(exchange, |message| {
+        let is_initialize = message.is_some_and(|it| it.method == mcp::method::INITIALIZE);
+        if is_initialize { told_first } else { why }
+    });
+}
+
+fn refuse_by(mut exchange: Box<dyn Exchange>, why: impl FnOnce(Option<&Message<'_>>) -> Refusal) {
     let mut body = Vec::new();
     if exchange.body_len() <= SMALL_BODY_BYTES {
         body = exchange.body().unwrap_or_default();
@@ -403,6 +465,7 @@ pub(crate) fn refuse(mut exchange: Box<dyn Exchange>, why: Refusal) {
     let message = str::from_utf8(&body)
         .ok()
         .and_then(|text| jsonrpc::parse(text).ok());
+    let why = why(message.as_ref());
     let id = message.map_or("null", |message| message.id_text);
     exchange.reply(Reply::Refused { id, why });
 }

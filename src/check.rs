@@ -1,4 +1,4 @@
-//! `check`: reads the configuration, starts each server once, and prints what it offers.
+//! `check`: reads the configuration, starts each server, and prints what it offers in which eras.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -22,7 +22,7 @@ mcp-broker: stdio MCP servers for many users, behind one URL
 Usage:
   mcp-broker serve [OPTION]... [-- COMMAND [ARG]...]
   mcp-broker check [OPTION]... [-- COMMAND [ARG]...]
-  mcp-broker token add NAME [--env KEY=VALUE]... [--expires TIME] [--state-dir DIR]
+  mcp-broker token add NAME [--env KEY[=VALUE]]... [--expires TIME] [--state-dir DIR]
   mcp-broker token list [--state-dir DIR]
   mcp-broker token revoke NAME [--state-dir DIR]
   mcp-broker demo-server
@@ -30,7 +30,7 @@ Usage:
 
 Commands:
   serve         serve the servers of --config, or COMMAND, or a small demo server
-  check         read the configuration, start each server once and print what it offers
+  check         read the configuration, start each server and print what it offers
   token add     make a token and print it; this is the only time that it is shown
   token list    name the tokens: when made, when they expire, the keys of their env
   token revoke  take a token away; a running broker ends its sessions
@@ -57,7 +57,8 @@ Options of serve and check (all but --config can stand in the file, under \"brok
   --log LEVEL                 off, error, warn, info, debug or trace [$RUST_LOG, or info]
 
 Options of token:
-  --env KEY=VALUE             what ${user.env.KEY} in a server's env is for this user
+  --env KEY[=VALUE]           what ${user.env.KEY} in a server's env is for this user;
+                              without =VALUE, what KEY is in this command's environment
   --expires TIME              end the token after TIME [never]
   --state-dir DIR             as above
 
@@ -174,7 +175,7 @@ fn token(args: &[String]) -> Result<Command, UsageError> {
     let (mut state_dir, mut env, mut expires) = (None, Vec::new(), None);
     for (name, value) in &found.options {
         match *name {
-            "--env" => env.push(pair(value)?),
+            "--env" => env.push(pair(value)),
             "--expires" => {
                 let time = units::duration(value, EXPIRES);
                 expires = Some(time.map_err(|why| UsageError(format!("{name}: {why}")))?);
@@ -196,11 +197,11 @@ fn token(args: &[String]) -> Result<Command, UsageError> {
     Ok(Command::Token { state_dir, action })
 }
 
-/// The value is secret: an error does not repeat it.
-fn pair(text: &str) -> Result<(String, String), UsageError> {
+/// A key, and its value if that is not to come from the environment.
+fn pair(text: &str) -> (String, Option<String>) {
     match text.split_once('=') {
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(UsageError("--env needs KEY=VALUE".to_owned())),
+        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+        None => (text.to_owned(), None),
     }
 }
 

@@ -13,6 +13,7 @@ use serde_core::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 pub(crate) use edit::{Edit, Member, members};
+pub(crate) use ends::answered_by;
 
 /// Error codes of JSON-RPC 2.0 section 5.1, and MCP's own from the implementation range.
 pub(crate) mod code {
@@ -46,6 +47,16 @@ impl Id {
             b'n' => Some(Self::Null),
             b'-' | b'0'..=b'9' => Self::number(raw),
             _ => None,
+        }
+    }
+
+    /// A text that [`Id::parse`] reads as this id.
+    pub(crate) fn to_text(&self) -> String {
+        match self {
+            Self::Integer(integer) => integer.to_string(),
+            Self::Float(bits) => f64::from_bits(*bits).to_string(),
+            Self::String(text) => serde_json::Value::from(&**text).to_string(),
+            Self::Null => "null".to_owned(),
         }
     }
 
@@ -295,6 +306,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
+mod ends;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 #[cfg(test)]

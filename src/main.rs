@@ -114,7 +114,8 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::Token { state_dir, action } => {
             let state_dir = config::state_dir(state_dir, &env)
                 .map_err(|error| Failure::new(Exit::Config, error))?;
-            auth::run_token_command(action, &state_dir, SystemTime::now(), &mut io::stdout())
+            let (now, mut out) = (SystemTime::now(), io::stdout());
+            auth::run_token_command(action, &state_dir, &env, now, &mut out)
                 .map_err(|error| failed(&error))
         }
     }

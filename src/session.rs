@@ -10,6 +10,7 @@
 //! `opening` lets sessions in · `sharing` finds the one that modern requests share · `ending` lets them go · `parking` keeps a child for its client's
 //! next session · `records` keeps sessions whose child is gone, for `revival`.
 
+mod calendar;
 mod cause;
 mod counts;
 mod ending;
@@ -32,6 +33,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::auth::Principal;
 use crate::bridge::{Bridge, Handshake, Host, Quota};
 use crate::thread::Joined;
+use calendar::Calendar;
 pub(crate) use cause::Cause;
 pub(crate) use entry::Session;
 use places::Sessions;
@@ -108,6 +110,8 @@ pub(crate) struct Policy {
 pub(crate) enum OpenError {
     /// All `max_sessions` are taken.
     Full,
+    /// All of the principal's are, and none of them has got as far as to make room.
+    UserStarting,
     /// Less memory is available than `min_free_memory`.
     LowMemory,
     /// Its child has ended too soon too often; the next try may be made after so long.
@@ -163,8 +167,7 @@ pub(crate) struct Registry {
     /// Signalled when a spawn, an end, a process or a parking is through.
     settled: Condvar,
     stopping: Mutex<Vec<Stopping>>,
-    /// The same moment on both clocks.
-    epoch: (Instant, SystemTime),
+    calendar: Calendar,
     this: Weak<Registry>,
 }
 
@@ -191,7 +194,7 @@ impl Registry {
             starts: Starts::default(),
             settled: Condvar::new(),
             stopping: Mutex::default(),
-            epoch: (Instant::now(), SystemTime::now()),
+            calendar: Calendar::new(Instant::now(), SystemTime::now()),
             this: this.clone(),
         })
     }
@@ -241,21 +244,6 @@ impl Registry {
 
     fn all(&self) -> Vec<Arc<Session>> {
         self.sessions.lock().by_id.values().cloned().collect()
-    }
-
-    /// A moment as the calendar has it.
-    fn wall(&self, at: Instant) -> SystemTime {
-        let (instant, wall) = self.epoch;
-        match at.checked_duration_since(instant) {
-            Some(since) => wall + since,
-            None => wall - instant.duration_since(at),
-        }
-    }
-
-    /// A moment of the calendar as time that has passed here; never later than `now`.
-    fn instant(&self, at: SystemTime, now: Instant) -> Instant {
-        let age = self.wall(now).duration_since(at).unwrap_or_default();
-        now.checked_sub(age).unwrap_or(self.epoch.0)
     }
 }
 

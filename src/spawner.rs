@@ -20,7 +20,7 @@ use crate::metrics::{self, ChildEnd};
 use crate::orphans::Run;
 use crate::session::{Audience, Backend, SpawnRequest};
 use crate::supervisor::{Child, Event, ExitReason, Launch, Limits, Nursery, Tether, Waker};
-use crate::translate::{self, LegacyChild, ModernChild, Sealer, Translator};
+use crate::translate::{LegacyChild, LegacyChildOptions, ModernChild, Sealer, Translator};
 
 /// Starts the children of all servers.
 pub(crate) struct Spawner {
@@ -182,7 +182,7 @@ impl Spawner {
                     issuer, subject, ..
                 } = principal;
                 let context = format!("{issuer}\n{subject}\n{}\n{no}", server.name);
-                Some(Box::new(LegacyChild::new(translate::Options {
+                Some(Box::new(LegacyChild::new(LegacyChildOptions {
                     server_name: server.name.clone(),
                     sealer: Sealer::new(self.key, &context),
                     input_timeout: self.input_timeout,
@@ -240,6 +240,7 @@ fn deliver(inbound: &mut dyn Inbound, label: &str, event: Event<'_>) {
             inbound.line(line, now);
         }
         Event::TooLong => inbound.line_too_long(),
+        Event::Skipped { head, tail } => inbound.line_skipped(head, tail, now),
         Event::Woken => inbound.service(now),
         Event::Exited(reason) => {
             log::info!("child {label} ended: {reason}");

@@ -68,8 +68,10 @@ pub(crate) struct Limits {
 pub(crate) enum Event<'a> {
     /// One line without its end.
     Line(&'a [u8]),
-    /// A line of more than `max_message` bytes was skipped.
+    /// A line of more than `max_message` bytes is skipped.
     TooLong,
+    /// It has ended; so it began, and so it ended.
+    Skipped { head: &'a [u8], tail: &'a [u8] },
     /// Somebody called [`Waker::wake`].
     Woken,
     /// The process has ended and all it wrote has been delivered.

@@ -111,7 +111,7 @@ impl Talks {
                 let heard = match event {
                     Event::Line(line) => response(line).map(Heard::Message),
                     Event::Exited(reason) => Some(Heard::Ended(reason.to_string())),
-                    Event::TooLong | Event::Woken => None,
+                    Event::TooLong | Event::Skipped { .. } | Event::Woken => None,
                 };
                 if let Some(heard) = heard {
                     // Nobody listens any more once the talk is over.

@@ -15,7 +15,7 @@ mod modern_child;
 
 use std::time::Instant;
 
-pub(crate) use legacy_child::{LegacyChild, Options, Sealer};
+pub(crate) use legacy_child::{LegacyChild, Options as LegacyChildOptions, Sealer};
 pub(crate) use modern_child::{ModernChild, is_modern_refusal};
 
 /// What becomes of a line: one message each, without an end of line.
@@ -37,10 +37,10 @@ pub(crate) trait Translator: Send {
     fn begin(&mut self, now: Instant, out: &mut Vec<Out>);
 
     /// A message of the client's side, in the client's era.
-    fn from_client(&mut self, line: &str, now: Instant, out: &mut Vec<Out>);
+    fn client_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>);
 
     /// A message of the child, in the child's era.
-    fn from_child(&mut self, line: &str, now: Instant, out: &mut Vec<Out>);
+    fn child_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>);
 
     /// When [`Translator::tick`] has something to do.
     fn due(&self) -> Option<Instant>;

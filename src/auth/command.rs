@@ -13,7 +13,8 @@ use super::tokens::{TokenError, TokenRecord, TokenStore, seconds};
 pub(crate) enum TokenAction {
     Add {
         name: String,
-        env: Vec<(String, String)>,
+        /// A key without a value has that of the environment.
+        env: Vec<(String, Option<String>)>,
         /// From now. `None`: it never expires.
         expires: Option<Duration>,
     },
@@ -28,13 +29,14 @@ pub(crate) enum TokenAction {
 pub(crate) fn run_token_command(
     action: TokenAction,
     state_dir: &Path,
+    variable: &dyn Fn(&str) -> Option<String>,
     now: SystemTime,
     out: &mut dyn Write,
 ) -> Result<(), TokenError> {
     let store = TokenStore::open(state_dir)?;
     let written = match action {
         TokenAction::Add { name, env, expires } => {
-            let token = store.add(&name, distinct(env)?, expires, now)?;
+            let token = store.add(&name, values(env, variable)?, expires, now)?;
             writeln!(out, "{token}")
         }
         TokenAction::List => print_list(&store.list()?, now, out),
@@ -48,9 +50,14 @@ pub(crate) fn run_token_command(
         .map_err(TokenError::Output)
 }
 
-fn distinct(env: Vec<(String, String)>) -> Result<BTreeMap<String, String>, TokenError> {
+fn values(
+    env: Vec<(String, Option<String>)>,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>, TokenError> {
     let mut by_key = BTreeMap::new();
     for (key, value) in env {
+        let value = value.or_else(|| variable(&key));
+        let value = value.ok_or(TokenError::NoVariable)?;
         if by_key.insert(key.clone(), value).is_some() {
             return Err(TokenError::BadEnv {
                 key,

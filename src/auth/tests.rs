@@ -277,14 +277,15 @@ fn the_token_command_shows_a_token_once() {
     let dir = TempDir::new("auth-command");
     let run = |action: TokenAction| {
         let mut out = Vec::new();
-        let done = run_token_command(action, dir.path(), at(1_735_689_600), &mut out);
+        let variable = |key: &str| (key == "SET").then(|| "s3cret of the environment".to_owned());
+        let done = run_token_command(action, dir.path(), &variable, at(1_735_689_600), &mut out);
         done.map(|()| String::from_utf8(out).unwrap())
             .map_err(|error| error.to_string())
     };
-    let add = |name: &str, env: &[(&str, &str)], expires: Option<Duration>| {
+    let add = |name: &str, env: &[(&str, Option<&str>)], expires: Option<Duration>| {
         let env = env
             .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned)))
             .collect();
         run(TokenAction::Add {
             name: name.to_owned(),
@@ -294,7 +295,7 @@ fn the_token_command_shows_a_token_once() {
     };
     let token = add(
         "alice",
-        &[("B", "s3cret"), ("A", "hunter2")],
+        &[("B", Some("s3cret")), ("A", Some("hunter2"))],
         Some(Duration::from_hours(24)),
     )
     .unwrap();
@@ -304,9 +305,22 @@ fn the_token_command_shows_a_token_once() {
     );
     add("bob@example.org", &[], None).unwrap();
     assert_eq!(
-        add("eve", &[("A", "1"), ("A", "2")], None),
+        add("eve", &[("A", Some("1")), ("A", Some("2"))], None),
         Err("env A is given twice".to_owned())
     );
+    add("fay", &[("SET", None)], None).unwrap();
+    let file = std::fs::read_to_string(dir.path().join("tokens.json")).unwrap();
+    assert!(file.contains("s3cret of the environment"), "{file}");
+    // It may be a value whose name was forgotten.
+    let why = add("gil", &[("hunter2", None)], None).unwrap_err();
+    assert!(
+        why.contains("KEY=VALUE") && !why.contains("hunter2"),
+        "{why}"
+    );
+    run(TokenAction::Revoke {
+        name: "fay".to_owned(),
+    })
+    .unwrap();
     assert_eq!(
         run(TokenAction::List).unwrap(),
         "NAME             CREATED               EXPIRES               ENV\n\

@@ -75,6 +75,9 @@ pub(crate) enum TokenError {
         key: String,
         why: &'static str,
     },
+    /// Neither a value nor a variable of that name. It may be a value that stands alone, so an
+    /// error does not repeat it.
+    NoVariable,
     TooMany,
     /// The operating system has no random numbers.
     Random(String),
@@ -378,6 +381,10 @@ impl fmt::Display for TokenError {
                 )
             }
             Self::BadEnv { key, why } => write!(f, "env {key} {why}"),
+            Self::NoVariable => f.write_str(
+                "--env KEY takes the value of KEY in this command's environment, and there is none: \
+                 export it, or write KEY=VALUE",
+            ),
             Self::TooMany => write!(f, "there are {MAX_TOKENS} tokens already: revoke some"),
             Self::Random(why) => write!(f, "the operating system gave no random numbers: {why}"),
             Self::Output(error) => write!(f, "cannot write the answer: {error}"),

@@ -140,7 +140,8 @@ fn uri(params: &str) -> Option<Cow<'_, str>> {
     jsonrpc::member(params, "uri").and_then(jsonrpc::text)
 }
 
-fn line(id: &str, method: &str, params: &str) -> Vec<u8> {
+/// A request to the child; `id` is the text of its id.
+pub(super) fn line(id: &str, method: &str, params: &str) -> Vec<u8> {
     let params = match params.is_empty() {
         true => String::new(),
         // A line end between tokens would be the end of the line.

@@ -13,7 +13,7 @@ use super::replay::Prompter;
 use super::session::{Errand, Shared};
 use super::stream::{HEARTBEAT, REPLAY_AGE, REPLAY_BYTES, Stream, parse_event_id};
 use super::table::Claimed;
-use super::{End, Exchange, Inbound, Refusal, Reply};
+use super::{End, Exchange, Inbound, Refusal, Reply, too_long};
 use crate::jsonrpc::{self, Id, Kind, Message};
 use crate::rate::{Rate, Verdict};
 use crate::{mcp, metrics};
@@ -74,6 +74,14 @@ impl Inbound for SessionInbound {
 
     fn line_too_long(&mut self) {
         self.garbage("longer than max_message", "");
+    }
+
+    /// If it was the answer to a request, nobody else will give one.
+    fn line_skipped(&mut self, head: &[u8], tail: &[u8], now: Instant) {
+        if let Some(id) = jsonrpc::answered_by(head, tail) {
+            let error = too_long(&id, &self.shared.options.server);
+            self.hear(&error, now);
+        }
     }
 
     fn service(&mut self, now: Instant) {
@@ -374,6 +382,11 @@ impl SessionInbound {
             return;
         };
         let connection = exchange.connection();
+        let announced = is_initialize.then(|| self.shared.table.lock().announce(post));
+        if let Some((session, handshake)) = announced.flatten() {
+            // The head of the response has the id in it.
+            self.shared.options.host.changed(&session, &handshake);
+        }
         let session = is_initialize.then(|| self.shared.table.lock().session.clone());
         let session = session.as_deref();
         let label = &self.shared.options.label;

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
-use super::{Exchange, Front, Refusal, refuse};
+use super::outbound::Taken;
+use super::{Exchange, Front, Refusal, refuse, refuse_first};
 use crate::translate::{Out, Translator};
 
 /// What waits for the writer thread; more is refused.
@@ -69,9 +70,6 @@ struct Way {
     late: VecDeque<Vec<u8>>,
 }
 
-/// As long as this is held, nobody is between entering a message and writing it.
-pub(super) struct Held<'a>(#[expect(dead_code, reason = "is held")] MutexGuard<'a, Way>);
-
 impl Lane {
     pub(super) fn new(is_prompting: bool) -> (Self, Inbox) {
         let (sender, receiver) = bounded(INBOX_LEN);
@@ -99,13 +97,19 @@ impl Lane {
         let mut way = self.way.lock();
         let Some(inbox) = &way.inbox else {
             drop(way);
-            return refuse(exchange, front.why_closed());
+            let (why, told_first) = front.why_closed_to(tenant);
+            return refuse_first(exchange, why, told_first);
         };
         let is_free = way.write_now.is_some() && self.is_quiet();
         if is_free && exchange.body_len() <= SMALL_BODY_BYTES {
             let now = Instant::now();
-            let Some(line) = front.accept(tenant, exchange, now) else {
-                return;
+            let line = match front.accept(tenant, exchange, now) {
+                Some(Taken::Line(line)) => line,
+                Some(Taken::Aside(aside)) => {
+                    drop(way);
+                    return front.run_aside(aside);
+                }
+                None => return,
             };
             let (bytes, heard) = way.translate(line, now);
             if !bytes.is_empty() && !way.write(&bytes) {
@@ -177,7 +181,7 @@ impl Lane {
 
     /// What becomes of a line of the child, on the reader thread.
     pub(super) fn hear(&self, line: &str, now: Instant) -> Heard {
-        self.with_translator(|it, out| it.from_child(line, now, out))
+        self.with_translator(|it, out| it.child_says(line, now, out))
     }
 
     /// Time has passed, on the reader thread.
@@ -249,8 +253,21 @@ impl Lane {
         self.queued.load(Ordering::Acquire)
     }
 
-    pub(super) fn hold(&self) -> Held<'_> {
-        Held(self.way.lock())
+    /// Lets go of a session, if nothing of it is on its way: as long as the lock is held, nobody is
+    /// between entering a message and writing it.
+    pub(super) fn park(&self, front: &dyn Front) -> bool {
+        let mut way = self.way.lock();
+        if way.inbox.is_none() || !self.is_quiet() {
+            return false;
+        }
+        let Some(ping) = front.park() else {
+            return false;
+        };
+        let (bytes, heard) = way.translate(ping, Instant::now());
+        self.pass_on(&mut way, bytes);
+        drop(way);
+        hand_in(front, heard);
+        true
     }
 
     /// Nothing is taken any more, and the writer thread comes to its end.
@@ -267,7 +284,7 @@ impl Way {
         };
         let mut out = Vec::new();
         for line in String::from_utf8_lossy(&line).lines() {
-            translator.from_client(line, now, &mut out);
+            translator.client_says(line, now, &mut out);
         }
         sort(out, translator.due())
     }

@@ -26,7 +26,7 @@ use inbound::ModernInbound;
 use tools::{Held, Verdict};
 
 use super::lane::{Heard, Lane};
-use super::outbound::make_line;
+use super::outbound::{Taken, make_line};
 use super::{Bridge, End, Exchange, Front, Options, Outbound, Refusal, Reply};
 use crate::jsonrpc::{self, Edit, Kind, Message};
 use crate::mcp::{self, method};
@@ -151,12 +151,7 @@ impl Shared {
 
 impl Front for Shared {
     /// 2026-07-28, streamable HTTP, "Sending Messages".
-    fn accept(
-        &self,
-        _tenant: u64,
-        mut exchange: Box<dyn Exchange>,
-        now: Instant,
-    ) -> Option<Vec<u8>> {
+    fn accept(&self, _tenant: u64, mut exchange: Box<dyn Exchange>, now: Instant) -> Option<Taken> {
         let refuse = |exchange: Box<dyn Exchange>, why| {
             exchange.reply(Reply::Refused { id: "null", why });
             None
@@ -172,7 +167,8 @@ impl Front for Shared {
         }
         match jsonrpc::parse(text) {
             Ok(message) if message.kind == Kind::Request => {
-                self.enter(exchange, text, &message, now)
+                let line = self.enter(exchange, text, &message, now);
+                line.map(Taken::Line)
             }
             // There is none that a client has to send over HTTP.
             Ok(message) if message.kind == Kind::Notification => {
@@ -245,3 +241,6 @@ fn own_request(no: u64, method: &str, params: &str) -> String {
         r#"{{"jsonrpc":"2.0","id":{no},"method":"{method}","params":{{{meta}{comma}{params}}}}}"#
     )
 }
+
+#[cfg(test)]
+mod tests;

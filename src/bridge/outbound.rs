@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::handshake::Change;
+use super::handshake::{Change, Handshake};
 use super::lane::{Inbox, Lane, Outgoing};
 use super::replay::Script;
 use super::session::Shared;
@@ -89,9 +89,14 @@ impl Outbound {
             }
             Outgoing::Request { exchange, tenant } => {
                 self.is_writing = true;
-                let line = self.front.accept(tenant, exchange, Instant::now());
-                let line = line.unwrap_or_default();
-                Some(self.lane.outgoing(&*self.front, line))
+                match self.front.accept(tenant, exchange, Instant::now()) {
+                    Some(Taken::Line(line)) => Some(self.lane.outgoing(&*self.front, line)),
+                    Some(Taken::Aside(aside)) => {
+                        self.front.run_aside(aside);
+                        Some(Vec::new())
+                    }
+                    None => Some(Vec::new()),
+                }
             }
         }
     }
@@ -115,14 +120,63 @@ impl Drop for Outbound {
     }
 }
 
-/// Takes one POST of a tenant: answers it if nothing is to wait for, and gives what the child
-/// shall get.
+/// What a POST leaves to be done.
+pub(super) enum Taken {
+    /// The child shall get this.
+    Line(Vec<u8>),
+    Aside(Aside),
+}
+
+/// An `initialize` that the child is not asked, and of which the host hears; so it is answered
+/// with no lock held.
+pub(super) struct Aside {
+    exchange: Box<dyn Exchange>,
+    id_text: Box<str>,
+    answer: AsideAnswer,
+}
+
+enum AsideAnswer {
+    /// The child is initialized already.
+    Greeting(String, Handshake),
+    Refusal(Refusal),
+}
+
+impl Aside {
+    pub(super) fn run(self, shared: &Shared) {
+        let (id, host) = (&*self.id_text, &shared.options.host);
+        match self.answer {
+            AsideAnswer::Greeting(session, handshake) => {
+                host.changed(&session, &handshake);
+                let json = jsonrpc::result_response(id, &handshake.result);
+                self.exchange.reply(Reply::Message {
+                    json: json.as_bytes(),
+                    session: Some(&session),
+                });
+            }
+            AsideAnswer::Refusal(why) => {
+                host.ended(End::ClientGone);
+                self.exchange.reply(Reply::Refused { id, why });
+            }
+        }
+    }
+}
+
+/// What becomes of one message.
+enum Verdict {
+    Pass,
+    /// It is answered.
+    Drop,
+    Aside(Aside),
+}
+
+/// Takes one POST of a tenant: answers it if nothing is to wait for, and gives what is to be done
+/// yet, if anything.
 pub(super) fn accept(
     shared: &Shared,
     tenant: u64,
     mut exchange: Box<dyn Exchange>,
     now: Instant,
-) -> Option<Vec<u8>> {
+) -> Option<Taken> {
     let Ok(mut body) = exchange.body() else {
         return refuse(exchange, "null", Refusal::BodyIncomplete);
     };
@@ -131,50 +185,59 @@ pub(super) fn accept(
         return refuse(exchange, "null", why);
     };
     if jsonrpc::is_batch(text) {
-        return accept_batch(shared, tenant, exchange, text, now);
+        return accept_batch(shared, tenant, exchange, text, now).map(Taken::Line);
     }
     match jsonrpc::parse(text) {
-        Ok(message) => accept_message(shared, tenant, exchange, &message, now)?,
+        Ok(message) => match accept_message(shared, tenant, exchange, &message, now) {
+            Verdict::Pass => {}
+            Verdict::Drop => return None,
+            Verdict::Aside(aside) => return Some(Taken::Aside(aside)),
+        },
         Err(why) => return refuse(exchange, "null", Refusal::Body(why)),
     }
     make_line(&mut body);
-    Some(body)
+    Some(Taken::Line(body))
 }
 
-/// `None` if the child shall not get the message.
 fn accept_message(
     shared: &Shared,
     tenant: u64,
     exchange: Box<dyn Exchange>,
     message: &Message<'_>,
     now: Instant,
-) -> Option<()> {
+) -> Verdict {
+    let id = message.id_text;
+    let refuse = |exchange: Box<dyn Exchange>, why| {
+        exchange.reply(Reply::Refused { id, why });
+        Verdict::Drop
+    };
+    let aside = |exchange, answer| {
+        Verdict::Aside(Aside {
+            exchange,
+            id_text: id.into(),
+            answer,
+        })
+    };
+    let is_initialize = message.method == mcp::method::INITIALIZE;
     let mut table = shared.table.lock();
     if table.is_closed_to(tenant) {
-        let why = table.why_closed();
+        let (why, told_first) = table.why_closed_to(tenant);
         drop(table);
-        return refuse(exchange, message.id_text, why);
+        return refuse(exchange, if is_initialize { told_first } else { why });
     }
     if message.kind != Kind::Request {
         let passes = table.hear(message, now);
         drop(table);
         exchange.reply(Reply::Accepted);
-        return passes.then_some(());
+        return if passes { Verdict::Pass } else { Verdict::Drop };
     }
-    let is_initialize = message.method == mcp::method::INITIALIZE;
     if is_initialize && let Some((session, handshake)) = table.take_greeting() {
         drop(table);
-        shared.options.host.changed(&session, &handshake);
-        let json = jsonrpc::result_response(message.id_text, &handshake.result);
-        exchange.reply(Reply::Message {
-            json: json.as_bytes(),
-            session: Some(&session),
-        });
-        return None;
+        return aside(exchange, AsideAnswer::Greeting(session, handshake));
     }
     if is_initialize && table.initialize_seen {
         drop(table);
-        return refuse(exchange, message.id_text, Refusal::AlreadyInitialized);
+        return refuse(exchange, Refusal::AlreadyInitialized);
     }
     let max = shared.options.max_in_flight;
     match table.enter(exchange, vec![new_request(message)], max, now) {
@@ -182,14 +245,14 @@ fn accept_message(
             if is_initialize {
                 table.mark_initialize(post);
             }
-            Some(())
+            Verdict::Pass
         }
         Err((exchange, why)) => {
             drop(table);
-            if is_initialize && why == Refusal::ClientGone {
-                shared.options.host.ended(End::ClientGone);
+            match is_initialize {
+                true => aside(exchange, AsideAnswer::Refusal(why)),
+                false => refuse(exchange, why),
             }
-            refuse(exchange, message.id_text, why)
         }
     }
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::inbound::SessionInbound;
 use super::lane::{Heard, Lane};
+use super::outbound::{Aside, Taken};
 use super::table::Table;
 use super::{
     Bridge, End, Exchange, Front, Handshake, Options, Outbound, Refusal, outbound, replay,
@@ -87,12 +88,20 @@ impl Shared {
 }
 
 impl Front for Shared {
-    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Vec<u8>> {
+    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Taken> {
         outbound::accept(self, tenant, exchange, now)
+    }
+
+    fn run_aside(&self, aside: Aside) {
+        aside.run(self);
     }
 
     fn why_closed(&self) -> Refusal {
         self.table.lock().why_closed()
+    }
+
+    fn why_closed_to(&self, tenant: u64) -> (Refusal, Refusal) {
+        self.table.lock().why_closed_to(tenant)
     }
 
     fn hand_in(&self, heard: Heard) {
@@ -139,6 +148,14 @@ impl Front for Shared {
         self.options.host.ended(End::Fault);
     }
 
+    fn is_starting(&self) -> bool {
+        self.table.lock().is_awaited()
+    }
+
+    fn is_initialized(&self) -> bool {
+        !self.table.lock().handshake.result.is_empty()
+    }
+
     fn speaks(&self, version: &str) -> bool {
         self.table.lock().version == version
     }
@@ -151,12 +168,10 @@ impl Front for Shared {
         self.table.lock().may_park()
     }
 
-    fn park(&self) -> bool {
-        let is_parked = self.table.lock().park();
-        if is_parked {
-            self.send_errand(Errand::Park);
-        }
-        is_parked
+    fn park(&self) -> Option<Vec<u8>> {
+        let ping = self.table.lock().park(&self.options.label)?;
+        self.send_errand(Errand::Park);
+        Some(ping)
     }
 
     fn hand_over(&self, session: &str, tenant: u64) {

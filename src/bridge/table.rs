@@ -108,6 +108,10 @@ pub(super) struct Table {
     is_late: bool,
     /// Between two sessions.
     is_parked: bool,
+    /// And the streams of the one before have ended.
+    is_emptied: bool,
+    /// The id of a ping that the child has not answered, by which it shows that it still listens.
+    probe: Option<Id>,
     pub(super) draining: bool,
     departed: Departed,
     /// The child has ended or the session is closed.
@@ -140,6 +144,8 @@ impl Table {
             asked_too_much: false,
             is_late: false,
             is_parked: false,
+            is_emptied: false,
+            probe: None,
             draining: false,
             departed: Departed::default(),
             closed: false,
@@ -245,6 +251,14 @@ impl Table {
             None if self.rests => Refusal::Resting,
             None => Refusal::SessionEnded,
         }
+    }
+
+    /// The same for this tenant; and for its first `initialize`, if that is still to come.
+    pub(super) fn why_closed_to(&self, tenant: u64) -> (Refusal, Refusal) {
+        let is_new = self.tenant == tenant && (self.greets || !self.initialize_seen);
+        let first = self.why_closed();
+        let first = if is_new { first.told_early() } else { first };
+        (self.why_closed(), first)
     }
 
     /// Takes the request that an answer is for; `None` if nobody waits for it.
@@ -354,7 +368,7 @@ impl Table {
     }
 
     /// Takes a request that nobody will answer any more, with the text of its id.
-    fn take(&mut self, id: &Id) -> Option<(Box<str>, Claimed)> {
+    pub(super) fn take(&mut self, id: &Id) -> Option<(Box<str>, Claimed)> {
         let id_text = self.pending.get(id)?.id_text.clone();
         let claimed = self.claim(id)?;
         Some((id_text, claimed))
@@ -397,6 +411,12 @@ impl Table {
         if let Some(post) = self.posts.get_mut(&post) {
             post.client = Some(connection);
         }
+    }
+
+    /// Whether the client still waits for its `initialize`, or for what replays it.
+    pub(super) fn is_awaited(&self) -> bool {
+        let is_asked = self.posts.values().any(|post| post.is_initialize);
+        is_asked || !self.initialize_seen || self.greets || self.replaying.is_some()
     }
 
     pub(super) fn in_flight(&self) -> usize {

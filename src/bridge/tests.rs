@@ -14,7 +14,7 @@
 //! > gone CLIENT           the edge says that this client has gone
 //! > break CLIENT          from now on writing to it fails
 //! > child LINE            the child writes a line
-//! > long                  the child writes a line of more than `max_message`
+//! > long [HEAD...TAIL]     the child writes a line of more than `max_message`
 //! > stderr LINE           the child writes to stderr
 //! > exit REASON           the child ends
 //! > drain                 the broker is shutting down
@@ -25,12 +25,12 @@
 //! and what `succession` adds.
 
 mod bounds;
+pub(super) mod dialogue;
+pub(super) mod fakes;
 mod lane;
 mod succession;
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, Weak};
 
@@ -39,189 +39,12 @@ use parking_lot::Mutex;
 use super::inbound::SessionInbound;
 use super::session::Shared;
 use super::*;
+use dialogue::Stage;
+use fakes::*;
 
 /// How often the reaper calls [`Bridge::tick`].
 const TICK: Duration = Duration::from_millis(250);
 const MAX_IN_FLIGHT: usize = 3;
-
-/// What was observed, in order.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
-
-impl Log {
-    fn note(&self, line: impl Into<String>) {
-        self.0.lock().push(line.into());
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock())
-    }
-}
-
-/// Somebody at the other end of one connection.
-#[derive(Clone)]
-struct Client {
-    name: String,
-    connection: u64,
-    is_broken: Arc<AtomicBool>,
-    log: Log,
-}
-
-impl Client {
-    fn note(&self, what: impl std::fmt::Display) {
-        self.log.note(format!("{} {what}", self.name));
-    }
-
-    fn reach(&self) -> io::Result<()> {
-        match self.is_broken.load(Ordering::Relaxed) {
-            true => Err(io::ErrorKind::BrokenPipe.into()),
-            false => Ok(()),
-        }
-    }
-}
-
-struct FakeExchange {
-    client: Client,
-    body: Option<Vec<u8>>,
-    is_answered: bool,
-}
-
-impl Exchange for FakeExchange {
-    fn body_len(&self) -> usize {
-        self.body.as_ref().map_or(0, Vec::len)
-    }
-
-    fn body(&mut self) -> io::Result<Vec<u8>> {
-        self.body.take().ok_or(io::ErrorKind::UnexpectedEof.into())
-    }
-
-    fn connection(&self) -> u64 {
-        self.client.connection
-    }
-
-    fn mirrored(&self) -> Option<&Mirrored> {
-        None
-    }
-
-    fn reply(mut self: Box<Self>, reply: Reply<'_>) {
-        self.is_answered = true;
-        self.client.note(match reply {
-            Reply::Message { json, session } => {
-                let json = String::from_utf8_lossy(json);
-                format!("json {}{json}", announced(session))
-            }
-            Reply::Accepted => "accepted".to_owned(),
-            Reply::Answer { json, error } => {
-                format!("answer error={error:?} {}", String::from_utf8_lossy(json))
-            }
-            Reply::Fault { json, error } => {
-                format!("fault {error} {}", String::from_utf8_lossy(json))
-            }
-            Reply::Refused { id, why } => format!("refused id={id} {why:?}"),
-        });
-    }
-
-    fn stream(mut self: Box<Self>, session: Option<&str>) -> io::Result<Box<dyn EventWriter>> {
-        self.is_answered = true;
-        self.client.reach()?;
-        self.client
-            .note(format!("stream {}", announced(session)).trim());
-        Ok(Box::new(FakeWriter {
-            client: self.client.clone(),
-            is_finished: false,
-        }))
-    }
-}
-
-fn announced(session: Option<&str>) -> String {
-    session.map_or(String::new(), |session| format!("session={session} "))
-}
-
-impl Drop for FakeExchange {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.client.note("dropped");
-        }
-    }
-}
-
-struct FakeWriter {
-    client: Client,
-    is_finished: bool,
-}
-
-impl EventWriter for FakeWriter {
-    fn send(&mut self, events: &[u8]) -> io::Result<()> {
-        self.client.reach()?;
-        let text = str::from_utf8(events).unwrap();
-        // WHATWG HTML, "Parsing an event stream": each of the three ends a line.
-        let text = text.replace("\r\n", "\n").replace('\r', "\n");
-        let text = text.strip_suffix("\n\n").expect("whole events");
-        for event in text.split("\n\n") {
-            let lines: Vec<&str> = event.lines().collect();
-            let field = |at: usize, name: &str| lines.get(at)?.strip_prefix(name);
-            let what = match (field(0, "id: "), field(1, "id: "), field(2, "data: ")) {
-                (None, Some(id), Some(json)) if lines.len() == 3 => format!("event {id} {json}"),
-                (Some(id), ..) if lines[1..] == ["retry: 1000", "data:"] => format!("prime {id}"),
-                _ if lines.len() == 1 && event.starts_with(':') => format!("comment{event}"),
-                _ => format!("garbled {lines:?}"),
-            };
-            self.client.note(what.trim_end());
-        }
-        Ok(())
-    }
-
-    fn finish(mut self: Box<Self>) {
-        self.is_finished = true;
-        self.client.note("end");
-    }
-}
-
-impl Drop for FakeWriter {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            self.client.note("let go");
-        }
-    }
-}
-
-/// Does what the registry does.
-struct FakeHost {
-    log: Log,
-    bridge: Arc<OnceLock<Weak<Bridge>>>,
-}
-
-impl Host for FakeHost {
-    fn ended(&self, end: End) {
-        self.log.note(format!("ended: {end}"));
-        self.bridge.get().and_then(Weak::upgrade).unwrap().close();
-    }
-
-    fn changed(&self, session: &str, handshake: &Handshake) {
-        if !is_plain(handshake) {
-            self.log
-                .note(format!("keep {session} {}", shown(handshake)));
-        }
-    }
-
-    fn parked(&self, is_free: bool) {
-        self.log.note(format!("parked: {is_free}"));
-    }
-}
-
-/// Nothing but `initialize`, which every dialogue has.
-fn is_plain(handshake: &Handshake) -> bool {
-    handshake.log_level.is_none() && handshake.subscriptions.is_empty()
-}
-
-fn shown(handshake: &Handshake) -> String {
-    let level = handshake.log_level.iter();
-    let all: Vec<&str> = level
-        .chain(&handshake.subscriptions)
-        .map(AsRef::as_ref)
-        .collect();
-    all.join(" ")
-}
 
 /// A bridge and all around it.
 struct Rig {
@@ -337,14 +160,20 @@ impl Rig {
         Box::new(FakeExchange {
             client: self.client(name),
             body: body.map(<[u8]>::to_vec),
+            mirrored: None,
             is_answered: false,
         })
     }
 
     fn accept(&mut self, name: &str, body: Option<&[u8]>) {
         let exchange = self.exchange(name, body);
-        let lines = outbound::accept(self.shared(), self.tenant, exchange, self.now);
-        let lines = String::from_utf8(lines.unwrap_or_default()).unwrap();
+        let taken = outbound::accept(self.shared(), self.tenant, exchange, self.now);
+        let lines = match taken {
+            Some(Taken::Line(lines)) => lines,
+            Some(Taken::Aside(aside)) => return aside.run(self.shared()),
+            None => return,
+        };
+        let lines = String::from_utf8(lines).unwrap();
         assert!(lines.is_empty() || lines.ends_with('\n'), "{lines:?}");
         for line in lines.lines() {
             self.log.note(format!("child {line}"));
@@ -364,6 +193,13 @@ impl Rig {
 
     fn child(&mut self, line: &str) {
         self.inbound.line(line.as_bytes(), self.now);
+    }
+
+    fn long(&mut self, line: &str) {
+        let (head, tail) = line.split_once("...").unwrap_or_default();
+        self.inbound.line_too_long();
+        self.inbound
+            .line_skipped(head.as_bytes(), tail.as_bytes(), self.now);
     }
 
     /// What the reader thread does when it is woken.
@@ -400,7 +236,7 @@ impl Rig {
             }
             "break" => self.client(name).is_broken.store(true, Ordering::Relaxed),
             "child" => self.child(&rest.replace("<CR>", "\r")),
-            "long" => self.inbound.line_too_long(),
+            "long" => self.long(rest),
             "stderr" => self.stderr.lock().push(rest.to_owned()),
             "exit" => self.inbound.exited(rest, self.now),
             "drain" => self.bridge.drain(),
@@ -412,49 +248,22 @@ impl Rig {
     }
 }
 
-/// What becomes of a dialogue if the bridge has its way.
-fn rehearse(script: &str) -> String {
-    let mut rig = Rig::new();
-    let mut played = String::new();
-    for line in script.lines().filter(|line| !line.starts_with('<')) {
-        writeln!(played, "{line}").unwrap();
-        if line.starts_with("==") {
-            rig = Rig::new();
-        } else if let Some(action) = line.strip_prefix("> ") {
-            rig.perform(action);
-            for seen in rig.log.take() {
-                writeln!(played, "< {seen}").unwrap();
-            }
-        } else {
-            assert!(
-                line.is_empty() || line.starts_with('#'),
-                "what is {line:?}?"
-            );
-        }
+impl Stage for Rig {
+    fn new() -> Self {
+        Self::new()
     }
-    played
+
+    fn perform(&mut self, line: &str) {
+        self.perform(line);
+    }
+
+    fn take_seen(&mut self) -> Vec<String> {
+        self.log.take()
+    }
 }
 
 fn check_transcript(name: &str) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/transcripts");
-    let path: PathBuf = directory.join(name).with_extension("txt");
-    let script = std::fs::read_to_string(&path).unwrap();
-    let played = rehearse(&script);
-    if std::env::var_os("BLESS").is_some() {
-        return std::fs::write(&path, played).unwrap();
-    }
-    let mut title = "";
-    for (at, (played, script)) in played.lines().zip(script.lines()).enumerate() {
-        if script.starts_with("==") {
-            title = script;
-        }
-        let line = at + 1;
-        assert_eq!(
-            played, script,
-            "{name}.txt, line {line}, {title} (left: played)"
-        );
-    }
-    assert_eq!(played.lines().count(), script.lines().count(), "{name}.txt");
+    dialogue::check::<Rig>(name);
 }
 
 #[test]

@@ -257,6 +257,13 @@ impl<'a> Connection<'a> {
         if self.shared.stopping.load(Ordering::Acquire) {
             return STOPPING.into();
         }
+        if error.kind() == io::ErrorKind::ResourceBusy {
+            log::warn!(
+                "connection {} refused: too many requests wait for their turn",
+                self.no
+            );
+            return Refusal::Busy("too many requests wait for their turn").into();
+        }
         log::error!("tiny_http takes no connection: {error}");
         if error.kind() == io::ErrorKind::ConnectionRefused {
             (self.shared.options.failed)();

@@ -119,6 +119,8 @@ impl Memory {
             self.asked.wait_while(&mut state, is_theirs);
             return Err(state.known.get(program).map(|it| it.verdict));
         }
+        // Whoever waits would take it for what was found out.
+        state.known.remove(program);
         state.asking.insert(program.clone(), Arc::default());
         Ok(Turn {
             memory: self,
@@ -199,10 +201,11 @@ impl Drop for Turn<'_> {
 }
 
 impl Entry {
-    /// Nothing can be learned in the future: then a clock was wrong, and who knows for how long.
+    /// Somebody else may have looked at the clock a little later. What was learned much later comes
+    /// from a clock that was wrong, and who knows for how long.
     fn is_fresh(&self, now: SystemTime) -> bool {
-        now.duration_since(self.learned)
-            .is_ok_and(|age| age <= MAX_AGE)
+        let age = now.duration_since(self.learned);
+        age.unwrap_or_else(|future| future.duration()) <= MAX_AGE
     }
 }
 

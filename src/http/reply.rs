@@ -356,6 +356,7 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
             asker,
             "the server of this session has just ended: try again",
         ),
+        Refusal::EndedEarly => busy(asker, "the session has ended before it began: try again"),
         // Nobody reads the one; the other is what the contract says.
         Refusal::ClientGone | Refusal::SessionEnded => no_session(asker, face),
     }
@@ -429,6 +430,7 @@ fn open_failed(asker: Asker<'_>, why: &OpenError, face: &Face) -> Rendered {
     match why {
         OpenError::Full => error(503, code::SERVER_ERROR, "all sessions are taken")
             .with("Retry-After", RETRY_AFTER_FULL),
+        OpenError::UserStarting => busy(asker, "all sessions of this user are just being opened"),
         OpenError::LowMemory => error(503, code::SERVER_ERROR, "too little memory is free")
             .with("Retry-After", RETRY_AFTER_FULL),
         OpenError::Pause { left, why } => {

@@ -54,7 +54,9 @@ pub(super) fn count_refusal(answer: &Answer) {
         Answer::HostForbidden | Answer::OriginForbidden | Answer::NoSession(FindError::Foreign) => {
             RefusalReason::Forbidden
         }
-        Answer::TooManyOpening => RefusalReason::Opening,
+        Answer::TooManyOpening | Answer::OpenFailed(OpenError::UserStarting) => {
+            RefusalReason::Opening
+        }
         Answer::OpenFailed(OpenError::Full) => RefusalReason::Full,
         Answer::OpenFailed(OpenError::LowMemory) => RefusalReason::Memory,
         Answer::OpenFailed(OpenError::Pause { .. }) => RefusalReason::Backoff,

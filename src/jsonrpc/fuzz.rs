@@ -6,6 +6,9 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::fuzz::input::text as utf8;
 
+/// Of longer messages not every cut is tried.
+const ENDS_MAX_BYTES: usize = 256;
+
 /// What a client or a child sends as one message or as a batch.
 pub(crate) fn message(data: &[u8]) {
     let text = utf8(data);
@@ -16,6 +19,7 @@ pub(crate) fn message(data: &[u8]) {
         Err(_) => return check_spans(text),
     };
     check_spans(text);
+    check_ends(text);
     match (parse(text), &tree) {
         (Err(ParseError::NotJson), None) => {}
         (Ok(message), Some(tree)) => check_message(&message, tree),
@@ -46,6 +50,25 @@ pub(crate) fn message(data: &[u8]) {
 
 fn value(raw: &str) -> Value {
     serde_json::from_str(raw).unwrap_or_else(|error| panic!("{error}: {raw:?}"))
+}
+
+/// However much is cut out of a message, no other request is taken for the one it answers.
+fn check_ends(text: &str) {
+    let Some(message) = parse(text).ok().filter(|_| text.len() <= ENDS_MAX_BYTES) else {
+        return;
+    };
+    let expected = (message.kind == Kind::Response).then_some(message.id);
+    let bytes = text.as_bytes();
+    for cut in 0..=bytes.len() {
+        let (head, rest) = bytes.split_at(cut);
+        for tail in [rest, &rest[rest.len() / 2..]] {
+            let found = answered_by(head, tail);
+            assert!(
+                found.is_none() || found == expected,
+                "{found:?} at {cut} of {text}"
+            );
+        }
+    }
 }
 
 /// Whatever is borrowed points into the text, and is JSON without white space around it.

@@ -28,7 +28,7 @@ impl Registry {
 
     fn close_session(&self, session: &Arc<Session>, cause: &Cause, now: Instant) {
         let may_park = self.may_park(session, cause);
-        if !cause.is_revivable() {
+        if !cause.is_revivable() || session.is_unborn() {
             session.end_for_good();
             self.forget(&session.id);
         }
@@ -165,7 +165,7 @@ impl Registry {
             return;
         };
         if session.has_clients() {
-            session.touch(now);
+            session.is_waited_on(now);
         } else if now.saturating_duration_since(session.last_active()) >= timeout
             && (session.audience == Audience::OneClient || session.retire())
         {

@@ -40,6 +40,10 @@ pub(crate) struct Session {
     pub(super) child: Mutex<Option<ChildEnd>>,
     /// A client waits for the child to start.
     is_awaited: bool,
+    /// It had a child before this one.
+    is_revived: bool,
+    /// Its `initialize` has yet to come.
+    is_new: AtomicBool,
     /// It has been written down, if its server is one that can be revived.
     is_kept: AtomicBool,
     /// It cannot be revived.
@@ -59,8 +63,10 @@ pub(super) struct Tenancy {
 }
 
 struct Activity {
-    /// When the last request came, or its answer went.
+    /// When the last request came, or somebody was seen to wait for an answer.
     last: Instant,
+    /// When the last request came.
+    asked: Instant,
     /// When that was last written down.
     noted: Instant,
 }
@@ -86,8 +92,8 @@ enum Waiting {
     Open(Vec<Early>),
     /// All of it has gone to the child.
     Passed,
-    /// The child cannot be started.
-    Failed(String),
+    /// There will be no child.
+    Failed(Refusal),
 }
 
 enum Early {
@@ -149,12 +155,18 @@ impl Session {
             audience: newcomer.audience,
             opened: newcomer.opened,
             tenancy: newcomer.tenancy,
-            activity: Mutex::new(Activity { last, noted: last }),
+            activity: Mutex::new(Activity {
+                last,
+                asked: last,
+                noted: last,
+            }),
             visitors: Mutex::default(),
             bridge: OnceLock::new(),
             early: Mutex::new(Waiting::Open(Vec::new())),
             child: Mutex::new(None),
             is_awaited: newcomer.is_awaited,
+            is_revived: newcomer.is_kept,
+            is_new: AtomicBool::new(!newcomer.is_kept),
             is_kept: AtomicBool::new(newcomer.is_kept),
             is_over: AtomicBool::new(false),
         }
@@ -185,6 +197,12 @@ impl Session {
 
     /// Its client has a request.
     pub(crate) fn touch(&self, now: Instant) {
+        let mut activity = self.activity.lock();
+        (activity.last, activity.asked) = (now, now);
+    }
+
+    /// Its client still waits for an answer.
+    pub(super) fn is_waited_on(&self, now: Instant) {
         self.activity.lock().last = now;
     }
 
@@ -208,6 +226,11 @@ impl Session {
             visitors.is_closed = true;
         }
         visitors.is_closed
+    }
+
+    /// When its last request came.
+    pub(super) fn last_asked(&self) -> Instant {
+        self.activity.lock().asked
     }
 
     /// When it was last used.
@@ -241,11 +264,20 @@ impl Session {
     }
 
     fn pass(&self, early: Early) {
+        let is_post = matches!(early, Early::Post(_));
+        self.hand_on(early);
+        // Only now, so that it is seen either here or in flight.
+        if is_post {
+            self.is_new.store(false, Ordering::Release);
+        }
+    }
+
+    fn hand_on(&self, early: Early) {
         let mut waiting = self.early.lock();
         let why = match &mut *waiting {
             Waiting::Open(list) if list.len() < EARLY_MAX => return list.push(early),
             Waiting::Open(_) => Refusal::TooManyInFlight,
-            Waiting::Failed(why) => Refusal::StartFailed(why.clone()),
+            Waiting::Failed(why) => why.clone(),
             Waiting::Passed => {
                 drop(waiting);
                 if let Some(bridge) = self.bridge.get() {
@@ -280,12 +312,11 @@ impl Session {
     }
 
     /// There will be no child: what waits for it is told.
-    pub(super) fn fail(&self, why: &str) {
-        let failed = Waiting::Failed(why.to_owned());
+    pub(super) fn fail(&self, why: &Refusal) {
+        let failed = Waiting::Failed(why.clone());
         let waiting = std::mem::replace(&mut *self.early.lock(), failed);
         if let Waiting::Open(list) = waiting {
-            list.into_iter()
-                .for_each(|early| early.refuse(Refusal::StartFailed(why.to_owned())));
+            list.into_iter().for_each(|early| early.refuse(why.clone()));
         }
     }
 
@@ -299,6 +330,20 @@ impl Session {
         // It may have been given the request just before, or be given it now.
         if let Some(bridge) = self.bridge.get() {
             bridge.gone(connection);
+        }
+    }
+
+    /// Whether the client still waits for the child to start.
+    pub(super) fn is_starting(&self) -> bool {
+        let is_new = self.is_new.load(Ordering::Acquire);
+        is_new || self.bridge.get().is_none_or(|bridge| bridge.is_starting())
+    }
+
+    /// Whether its client was never told that it has begun.
+    pub(super) fn is_unborn(&self) -> bool {
+        match self.bridge.get() {
+            Some(bridge) => !bridge.is_initialized(),
+            None => !self.is_revived,
         }
     }
 

@@ -8,7 +8,7 @@ use super::entry::{ChildEnd, Newcomer, Tenancy, label, new_session_id};
 use super::places::{Places, Sessions};
 use super::{Audience, Backend, Cause, OpenError, Registry, Session, SpawnRequest};
 use crate::auth::Principal;
-use crate::bridge::{End, FIRST_TENANT, Handshake, Host, Quota};
+use crate::bridge::{End, FIRST_TENANT, Handshake, Host, Quota, Refusal};
 use crate::metrics;
 
 /// How long an opener waits for processes of ended sessions to go, if there are too many.
@@ -158,12 +158,14 @@ impl Registry {
                 Reserve::TooManyEnding if self.wait_for_room(principal, deadline) => {}
                 Reserve::TooManyEnding => return Err(OpenError::Full),
                 Reserve::UserFull => {
-                    if !self.end_oldest_parked(Places::Of(principal))
-                        && let Some(stalest) = self.stalest(principal)
-                    {
-                        self.close(&stalest.id, Cause::Evicted, now);
-                        room_was_made = true;
+                    if self.end_oldest_parked(Places::Of(principal)) {
+                        continue;
                     }
+                    let Some(stalest) = self.stalest(principal)? else {
+                        continue; // they have just ended
+                    };
+                    self.close(&stalest.id, Cause::Evicted, now);
+                    room_was_made = true;
                 }
                 Reserve::Full if self.end_oldest_parked(Places::All) => {}
                 Reserve::Full => return Err(OpenError::Full),
@@ -214,11 +216,19 @@ impl Registry {
     }
 
     /// The session of this principal that was not used for longest, and that has nothing in flight
-    /// if there is such a one.
-    fn stalest(&self, principal: &Principal) -> Option<Arc<Session>> {
+    /// if there is such a one; `None` if there is none at all.
+    ///
+    /// # Errors
+    /// [`OpenError::UserStarting`] if there are none but such as are still starting: each that
+    /// comes would only undo the work for one that came before.
+    fn stalest(&self, principal: &Principal) -> Result<Option<Arc<Session>>, OpenError> {
         let own = self.all().into_iter();
-        own.filter(|session| session.principal == *principal)
-            .min_by_key(|session| (session.in_flight() > 0, session.last_active()))
+        let own: Vec<_> = own.filter(|it| it.principal == *principal).collect();
+        let begun = own.iter().filter(|session| !session.is_starting());
+        match begun.min_by_key(|session| (session.in_flight() > 0, session.last_asked())) {
+            None if !own.is_empty() => Err(OpenError::UserStarting),
+            stalest => Ok(stalest.cloned()),
+        }
     }
 
     /// Starts the child of a session that has taken a place.
@@ -248,7 +258,7 @@ impl Registry {
             .map(|backend| self.begin(session, backend));
         if let Err(why) = &spawned {
             self.sessions.lock().remove(session);
-            session.fail(why);
+            session.fail(&Refusal::StartFailed(why.clone()));
         }
         self.settle();
         spawned.map_err(OpenError::Spawn)

@@ -14,7 +14,9 @@ use super::{Cause, Registry};
 use crate::metrics;
 
 /// How long an opener waits for a child that is just letting go of its last session.
-const PARKING_TIMEOUT: Duration = Duration::from_millis(100);
+pub(super) const PARKING_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long such a child may take to show that it still listens.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Registry {
     /// Whether the child of a session that ends may wait for the next one.
@@ -35,9 +37,13 @@ impl Registry {
         };
         let candidates: Vec<Arc<Session>> = {
             let sessions = self.sessions.lock();
-            let parked = sessions.parked.iter().filter(|parked| fits(parked));
+            let mut parked: Vec<_> = sessions.parked.iter().filter(|it| fits(it)).collect();
+            // The oldest first, of those that need not be waited for.
+            parked.sort_by_key(|parked| !parked.is_free);
+            let parked = parked.into_iter();
             parked.map(|parked| Arc::clone(&parked.session)).collect()
         };
+        let deadline = Instant::now() + PARKING_TIMEOUT;
         let is_of_same_client = |old: &Arc<Session>| {
             let bridge = old.bridge.get();
             bridge.is_some_and(|bridge| bridge.handshake().is_of_same_client(initialize))
@@ -45,12 +51,17 @@ impl Registry {
         candidates
             .iter()
             .filter(|old| is_of_same_client(old))
-            .find_map(|old| self.take_over(old, wanted))
+            .find_map(|old| self.take_over(old, wanted, deadline))
     }
 
     /// Gives the child of a parked session to a new one; `None` if somebody else was faster, or
     /// the child is not free in time.
-    fn take_over(&self, old: &Arc<Session>, wanted: &Wanted<'_>) -> Option<Arc<Session>> {
+    fn take_over(
+        &self,
+        old: &Arc<Session>,
+        wanted: &Wanted<'_>,
+        deadline: Instant,
+    ) -> Option<Arc<Session>> {
         let session = {
             let mut sessions = self.sessions.lock();
             let is_parking = |sessions: &mut Sessions| {
@@ -59,7 +70,7 @@ impl Registry {
                     .is_some_and(|at| !sessions.parked[at].is_free)
             };
             self.settled
-                .wait_while_for(&mut sessions, is_parking, PARKING_TIMEOUT);
+                .wait_while_until(&mut sessions, is_parking, deadline);
             if sessions.draining {
                 return None;
             }
@@ -153,15 +164,18 @@ impl Registry {
 
     /// Ends the parked children that have waited long enough.
     pub(super) fn end_overdue_parked(&self, now: Instant) {
+        let waited = |parked: &Parked| now.saturating_duration_since(parked.since);
+        let hangs = |parked: &Parked| !parked.is_free && waited(parked) >= PROOF_TIMEOUT;
+        self.end_parked_where(hangs, "it does not answer a ping");
         let is_over = |parked: &Parked| {
             let park = self.policy(&parked.session.server).park;
-            now.saturating_duration_since(parked.since) >= park.unwrap_or_default()
+            waited(parked) >= park.unwrap_or_default()
         };
         self.end_parked_where(is_over, "nobody came for it");
     }
 
     fn end_parked(&self, session: &Arc<Session>, why: &str) {
-        log::debug!("parked child of sid={} ends: {why}", session.label());
+        log::info!("parked child of sid={} ends: {why}", session.label());
         self.stop_child(session);
         self.settle();
     }

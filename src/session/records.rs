@@ -320,6 +320,18 @@ impl Records {
         self.note_key(&key(id), last_used);
     }
 
+    /// Notes another time of last use for each session.
+    pub(super) fn move_all(&self, moved: impl Fn(SystemTime) -> SystemTime) {
+        let noted: Vec<(String, SystemTime)> = {
+            let entries = self.entries.lock();
+            let noted = entries.iter();
+            noted.map(|(key, it)| (key.clone(), it.last_used)).collect()
+        };
+        for (key, last_used) in noted {
+            self.note_key(&key, moved(last_used));
+        }
+    }
+
     fn note_key(&self, key: &str, last_used: SystemTime) {
         match self.entries.lock().get_mut(key) {
             Some(entry) => entry.last_used = last_used,

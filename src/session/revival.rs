@@ -2,13 +2,13 @@
 //! old one knew.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::opening::{Place, Wanted};
 use super::records::{Owner, Record};
 use super::{Audience, FindError, Found, OpenError, Registry, Session};
 use crate::auth::Principal;
-use crate::bridge::Handshake;
+use crate::bridge::{Handshake, Refusal};
 use crate::metrics;
 
 /// How often the use of a session is written down.
@@ -52,7 +52,7 @@ impl Registry {
         }
         let records = self.records.as_ref().ok_or(OpenError::Ended)?;
         let (_, last_used) = records.find(id).ok_or(OpenError::Ended)?;
-        let last_used = self.instant(last_used, now);
+        let last_used = self.calendar.instant(last_used, now);
         let unused = now.saturating_duration_since(last_used);
         let is_idle = |timeout: Duration| unused >= timeout;
         if !is_use && self.options.idle_timeout.is_some_and(is_idle) {
@@ -66,7 +66,7 @@ impl Registry {
             }
             Err(error) => return Err(OpenError::Spawn(format!("cannot revive: {error}"))),
         };
-        let opened = self.instant(record.opened, now);
+        let opened = self.calendar.instant(record.opened, now);
         if self.is_too_old(opened, now) {
             records.forget(id);
             return Err(OpenError::Ended);
@@ -92,7 +92,7 @@ impl Registry {
         if !records.wake(id) {
             self.sessions.lock().remove(&session);
             self.settle();
-            session.fail("the session has ended");
+            session.fail(&Refusal::SessionEnded);
             return Err(OpenError::Ended);
         }
         if let Err(why) = self.start(&session, quota, Some(record.handshake), now) {
@@ -123,10 +123,10 @@ impl Registry {
         }
         let record = Record {
             owner: Owner::new(&session.principal, &session.server),
-            opened: self.wall(session.opened),
+            opened: self.calendar.wall(session.opened),
             handshake: handshake.clone(),
         };
-        let last_used = self.wall(session.last_active());
+        let last_used = self.calendar.wall(session.last_active());
         if let Err(why) = records.save(id, &record, last_used, session.begin_to_keep()) {
             log::error!("session sid={} cannot be revived: {why}", session.label());
             records.forget(id);
@@ -149,7 +149,7 @@ impl Registry {
         {
             bridge.rest();
         }
-        records.rest(&session.id, self.wall(session.last_active()));
+        records.rest(&session.id, self.calendar.wall(session.last_active()));
         // It may have been revived before that was said.
         if self.sessions.lock().by_id.contains_key(&session.id) {
             records.wake(&session.id);
@@ -168,11 +168,16 @@ impl Registry {
         let Some(records) = &self.records else {
             return;
         };
+        let today = SystemTime::now();
+        if let Some(shift) = self.calendar.adjust(Instant::now(), today) {
+            log::info!("the clock was set: sessions at rest keep their age");
+            records.move_all(|noted| shift.apply(noted, today));
+        }
         for session in self.all() {
             if session.must_note(NOTE_INTERVAL) {
-                records.note(&session.id, self.wall(session.last_active()));
+                records.note(&session.id, self.calendar.wall(session.last_active()));
             }
         }
-        records.expire(|server| self.policy(server).revive, self.wall(now));
+        records.expire(|server| self.policy(server).revive, self.calendar.wall(now));
     }
 }

@@ -5,6 +5,7 @@ pub(super) mod client;
 mod ending;
 mod parking;
 mod revival;
+mod sharing;
 mod world;
 
 use std::sync::atomic::Ordering::SeqCst;
@@ -37,9 +38,94 @@ fn the_cap_of_a_user_holds_however_many_arrive_at_once() {
         ..UNLIMITED
     });
     let opened = open_32(&world, |_| "ann".to_owned());
-    assert!(opened.iter().all(Result::is_ok));
+    // None of them has its `initialize` yet, so none makes room.
+    let starting = opened
+        .iter()
+        .filter(|it| matches!(it, Err(OpenError::UserStarting)));
+    assert_eq!(starting.count(), 27);
     assert_eq!(world.registry.active(), 5);
     assert!(world.fakes.most_active.load(SeqCst) <= 5);
+    world.stop();
+}
+
+#[test]
+fn a_session_that_is_starting_makes_no_room() {
+    let world = World::new(Options {
+        max_sessions_per_user: 2,
+        ..UNLIMITED
+    });
+    let (begun, _) = world.begin("ann", 1, None);
+    world.ask(&begun);
+    let starting = world.open("ann", 2).unwrap();
+    let client = Client::default();
+    client.post(&starting, &request("init", "initialize", CLIENT));
+    // One that has begun goes first, although it is at work.
+    let newest = world.open("ann", 3).unwrap();
+    let all = [
+        ("begun", &begun),
+        ("starting", &starting),
+        ("newest", &newest),
+    ];
+    assert_eq!(world.left(&all), ["starting", "newest"]);
+    assert_eq!(world.open("ann", 4).unwrap_err(), OpenError::UserStarting);
+    assert_eq!(world.left(&all), ["starting", "newest"]);
+    assert_eq!(client.heard(), [""; 0]);
+    // Whoever else comes is not held up.
+    world.open("bob", 4).unwrap();
+    world.child(starting.id()).say(&format!(
+        r#"{{"jsonrpc":"2.0","id":"init","result":{RESULT}}}"#
+    ));
+    world.open("ann", 5).unwrap();
+    assert_eq!(world.left(&all), ["newest"]);
+    world.stop();
+}
+
+/// However that comes about, its client has not lost a session, and is not told so.
+#[test]
+fn a_client_whose_session_ends_before_it_begins_is_told_to_come_again() {
+    let world = World::new(UNLIMITED);
+    fn revoke(world: &World) {
+        let revoked = [principal("ann")];
+        world.registry.close_principals(&revoked, world.at(1));
+    }
+    fn stop(world: &World) {
+        world.registry.stop();
+    }
+    type End = fn(&World);
+    let ends: [(End, &str); 2] = [(revoke, "EndedEarly"), (stop, "Draining")];
+    for (end, why) in ends {
+        let (session, client) = (world.open("ann", 0).unwrap(), Client::default());
+        let late = world.open("ann", 0).unwrap();
+        client.post(&session, &request("1", "initialize", CLIENT));
+        end(&world);
+        world
+            .child(session.id())
+            .inbound
+            .lock()
+            .service(world.at(1));
+        client.post(&late, &request("2", "initialize", CLIENT));
+        let told = ["1", "2"].map(|id| format!("refused \"{id}\" {why}"));
+        assert_eq!(client.heard(), told);
+    }
+    world.stop();
+}
+
+/// Nobody will ever know its id.
+#[test]
+fn a_session_whose_initialize_is_refused_is_gone() {
+    let world = World::new(Options {
+        max_in_flight_per_user: 1,
+        ..UNLIMITED
+    });
+    let (busy, _) = world.begin("ann", 0, None);
+    world.ask(&busy);
+    let (session, client) = (world.open("ann", 1).unwrap(), Client::default());
+    client.post(&session, &request("1", "initialize", CLIENT));
+    assert_eq!(client.heard(), ["refused \"1\" TooManyInFlightOfUser"]);
+    assert_eq!(
+        world.left(&[("busy", &busy), ("session", &session)]),
+        ["busy"]
+    );
     world.stop();
 }
 
@@ -114,8 +200,8 @@ fn the_stalest_session_of_the_user_makes_room() {
         ..UNLIMITED
     });
     let other = world.open("bob", 0).unwrap();
-    let old = world.open("ann", 1).unwrap();
-    let new = world.open("ann", 2).unwrap();
+    let (old, _) = world.begin("ann", 1, None);
+    let (new, _) = world.begin("ann", 2, None);
     world.find(old.id(), "ann", 3).unwrap(); // so `new` is the stalest now
     let newest = world.open("ann", 4).unwrap();
     let all = [
@@ -132,15 +218,18 @@ fn the_stalest_session_of_the_user_makes_room() {
 fn a_session_with_a_request_in_flight_makes_room_only_if_all_have_one() {
     let world = World::new(Options {
         max_sessions_per_user: 2,
+        idle_timeout: Some(IDLE),
         ..UNLIMITED
     });
-    let busy = world.open("ann", 1).unwrap();
-    let quiet = world.open("ann", 2).unwrap();
+    let (busy, _) = world.begin("ann", 1, None);
+    let (quiet, _) = world.begin("ann", 2, None);
     world.ask(&busy);
-    let third = world.open("ann", 3).unwrap();
+    let (third, _) = world.begin("ann", 3, None);
     let all = [("busy", &busy), ("quiet", &quiet), ("third", &third)];
     assert_eq!(world.left(&all), ["busy", "third"]);
     world.ask(&third);
+    // Both are seen to be in use, at the same time; that is no request.
+    world.registry.tick(world.at(3));
     world.open("ann", 4).unwrap();
     assert_eq!(world.left(&all), ["third"]);
     world.stop();

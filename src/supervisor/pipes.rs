@@ -1,5 +1,6 @@
 //! The two pipes that carry messages: lines to the child's stdin, lines from its stdout.
 
+use std::mem::take;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use super::exit::Life;
 use super::{Event, Waker};
 
 const READ_SIZE_BYTES: usize = 8 * 1024;
+/// Kept of both ends of a line that is too long.
+const END_BYTES: usize = 1024;
 /// A child that reads nothing for so long, while there is something to read, is ended: nobody's
 /// request would ever be answered.
 const STDIN_STALL: Duration = Duration::from_secs(60);
@@ -150,6 +153,9 @@ struct Lines {
     max_message: usize,
     /// In the middle of a line that is too long.
     skipping: bool,
+    /// Its beginning, and the end of what came of it.
+    head: Vec<u8>,
+    tail: Vec<u8>,
 }
 
 impl Lines {
@@ -158,6 +164,8 @@ impl Lines {
             buffer: Vec::new(),
             max_message,
             skipping: false,
+            head: Vec::new(),
+            tail: Vec::new(),
         }
     }
 
@@ -185,8 +193,18 @@ impl Lines {
             let line = &self.buffer[start..end];
             if self.skipping {
                 self.skipping = false;
+                let (head, mut tail) = (take(&mut self.head), take(&mut self.tail));
+                append(&mut tail, line);
+                sink(Event::Skipped {
+                    head: &head,
+                    tail: &tail,
+                });
             } else if line.len() > self.max_message {
                 sink(Event::TooLong);
+                sink(Event::Skipped {
+                    head: first(line),
+                    tail: last(line),
+                });
             } else if !line.is_empty() {
                 sink(Event::Line(line));
             }
@@ -196,16 +214,32 @@ impl Lines {
         if self.buffer.len() > self.max_message {
             if !self.skipping {
                 sink(Event::TooLong);
+                self.head = first(&self.buffer).to_vec();
             }
             self.skipping = true;
         }
         if self.skipping {
+            append(&mut self.tail, &self.buffer);
             self.buffer.clear();
         }
         if self.buffer.is_empty() {
             self.buffer = Vec::new(); // the child may be silent for hours
         }
     }
+}
+
+fn first(line: &[u8]) -> &[u8] {
+    &line[..line.len().min(END_BYTES)]
+}
+
+fn last(line: &[u8]) -> &[u8] {
+    &line[line.len().saturating_sub(END_BYTES)..]
+}
+
+/// Adds what follows to the end of a line, of which so much is kept.
+fn append(tail: &mut Vec<u8>, more: &[u8]) {
+    tail.extend_from_slice(last(more));
+    tail.drain(..tail.len().saturating_sub(END_BYTES));
 }
 
 /// Waits for any of the descriptors. An error other than EINTR cannot happen here (the
@@ -229,7 +263,7 @@ pub(super) fn cut<'a>(
         lines.cut(before, &mut |event| match event {
             Event::Line(line) => found.push(Some(line.to_vec())),
             Event::TooLong => found.push(None),
-            Event::Woken | Event::Exited(_) => {}
+            Event::Skipped { .. } | Event::Woken | Event::Exited(_) => {}
         });
     }
     found

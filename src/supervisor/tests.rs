@@ -25,15 +25,18 @@ const PATIENT: Limits = Limits {
 enum Seen {
     Line(String),
     TooLong,
+    Skipped(String, String),
     Woken,
     Exited(ExitReason),
 }
 
 impl From<Event<'_>> for Seen {
     fn from(event: Event<'_>) -> Self {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         match event {
-            Event::Line(line) => Self::Line(String::from_utf8_lossy(line).into_owned()),
+            Event::Line(line) => Self::Line(text(line)),
             Event::TooLong => Self::TooLong,
+            Event::Skipped { head, tail } => Self::Skipped(text(head), text(tail)),
             Event::Woken => Self::Woken,
             Event::Exited(reason) => Self::Exited(reason.clone()),
         }
@@ -291,7 +294,26 @@ fn a_line_that_is_too_long_is_skipped() {
     );
     rig.expect_line("0123456789");
     assert_eq!(rig.next(), Seen::TooLong);
+    let whole = "01234567890".to_owned();
+    assert_eq!(rig.next(), Seen::Skipped(whole.clone(), whole));
     rig.expect_line("after");
+    rig.stop();
+}
+
+#[test]
+fn both_ends_of_a_line_that_is_too_long_are_known() {
+    // More than the pipe holds, so it comes in several reads.
+    let mut rig = Rig::sh("printf 'begin%2000000d:end\\n' 7; printf '%2000000d'");
+    assert_eq!(rig.next(), Seen::TooLong);
+    match rig.next() {
+        Seen::Skipped(head, tail) => {
+            assert!(head.starts_with("begin   ") && head.len() <= 1024, "{head}");
+            assert!(tail.ends_with("  7:end") && tail.len() <= 1024, "{tail}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // One that does not end is no line.
+    assert_eq!(rig.next(), Seen::TooLong);
     rig.stop();
 }
 

@@ -33,7 +33,6 @@ use crate::jsonrpc::{self, Edit, Id, Kind, Message, code, member, parse};
 use crate::mcp::method;
 
 use call::{Behind, Call, Calls, Phase};
-use capabilities::Capabilities;
 use levels::Levels;
 use listens::Listens;
 use question::Question;
@@ -98,7 +97,7 @@ impl LegacyChild {
                 self.stage = Stage::Ready;
                 out.push(Out::Child(server::initialized()));
                 for line in waiting {
-                    self.from_client(&line, now, out);
+                    self.client_says(&line, now, out);
                 }
             }
             Err(why) => {
@@ -328,7 +327,7 @@ impl Translator for LegacyChild {
         out.push(Out::Child(server::initialize()));
     }
 
-    fn from_client(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
+    fn client_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
         let Ok(message) = parse(line) else {
             return self.note("is to get a line that is no message");
         };
@@ -343,7 +342,7 @@ impl Translator for LegacyChild {
         }
     }
 
-    fn from_child(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
+    fn child_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
         let Ok(message) = parse(line) else {
             return self.note("writes a line that is no message");
         };

@@ -279,7 +279,7 @@ fn untagged(line: &str, params: &str, meta: &str) -> String {
 impl Translator for ModernChild {
     fn begin(&mut self, _now: Instant, _out: &mut Vec<Out>) {}
 
-    fn from_client(&mut self, line: &str, _now: Instant, out: &mut Vec<Out>) {
+    fn client_says(&mut self, line: &str, _now: Instant, out: &mut Vec<Out>) {
         let line = line.trim_ascii();
         match jsonrpc::parse(line) {
             Ok(message) => match message.kind {
@@ -291,7 +291,7 @@ impl Translator for ModernChild {
         }
     }
 
-    fn from_child(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
+    fn child_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
         let line = line.trim_ascii();
         let message = match jsonrpc::parse(line) {
             Ok(message) => message,

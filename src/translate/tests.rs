@@ -77,8 +77,8 @@ impl Stage {
     fn take(&mut self, event: &str) {
         let (what, rest) = event.split_once(' ').expect("an event with a text");
         match what {
-            "client" => self.translator.from_client(rest, self.now, &mut self.out),
-            "child" => self.translator.from_child(rest, self.now, &mut self.out),
+            "client" => self.translator.client_says(rest, self.now, &mut self.out),
+            "child" => self.translator.child_says(rest, self.now, &mut self.out),
             "wait" => self.wait(Duration::from_secs_f64(rest.parse().expect("seconds"))),
             _ => panic!("unknown event: {event}"),
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::ledger::{Kind, Why};
+use crate::places::Place;
 use crate::plan::{IDLE_TIMEOUT, PRINCIPALS, Role};
 use crate::prng::Prng;
 use crate::wire::{Broken, Connection, Response};
@@ -17,12 +18,6 @@ use crate::world::{Listed, World};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// A session may have ended for being idle this long before the client would say so.
 const IDLE_DOUBT: Duration = Duration::from_secs(2);
-
-/// Refusals of a broker that cannot keep up; see the README's table of what the edge answers.
-pub(crate) const BUSY: &str = "refused because the edge was busy";
-
-/// An `initialize` that met the end of the broker.
-const UNKNOWN_TOO_EARLY: &str = "initialize answered 404 at a shutdown";
 
 /// The round of a client goes no further; the ledger knows why.
 #[derive(Debug)]
@@ -50,6 +45,7 @@ pub(crate) struct Standing {
     /// Its child was made to die, or to say nothing more.
     pub(crate) doomed: bool,
     pub(crate) used: Instant,
+    pub(crate) place: Arc<Place>,
     pub(crate) listed: Arc<Listed>,
 }
 
@@ -192,7 +188,15 @@ impl Client<'_> {
         if standing.is_idle() && !standing.revives {
             return Some(Why::Idle);
         }
-        matches!(self.role(), Role::Wild | Role::Greedy).then_some(Why::Evicted)
+        self.is_evictable(standing).then_some(Why::Evicted)
+    }
+
+    /// Whether the session may have made room for a newer one of its principal.
+    pub(crate) fn is_evictable(&self, standing: &Standing) -> bool {
+        let Standing {
+            used, generation, ..
+        } = *standing;
+        self.world.is_crowded(self.principal, used, generation)
     }
 
     /// A response broke off, or never came.
@@ -228,49 +232,66 @@ impl Client<'_> {
     ) -> Halt {
         let status = response.head.status;
         let excuse = self.excuse(standing, began);
-        if response.head.is_busy {
-            // Said by the edge, of whatever request; the report bounds how often.
-            self.world.ledger.count(BUSY);
-            self.world.ledger.refused(status);
-            return Halt;
-        }
-        let is_documented = match status {
-            // All sessions are taken, or too many still end; or it shuts down.
-            503 if standing.is_none() => response.head.retry_after || excuse.is_some(),
-            // Or too many are revived at once; or its child has died too often to be, just now.
-            503 => {
-                let is_revival = standing.is_some_and(|it| it.revives);
-                excuse == Some(Why::BrokerDown) || (response.head.retry_after && is_revival)
-            }
-            404 if standing.is_none() && excuse == Some(Why::BrokerDown) => {
-                // Not in the contract, which has 503; harmless, but counted.
-                self.world.ledger.count(UNKNOWN_TOO_EARLY);
-                true
-            }
-            404 => standing.is_some() && excuse.is_some(),
-            401 => excuse == Some(Why::TokenGone) || self.token_is_old(began, standing),
+        let body = response.text().unwrap_or_else(|why| why.to_string());
+        let is_down = excuse == Some(Why::BrokerDown);
+        let is_documented = match (status, standing) {
+            // The edge has no room, which there must be for all clients of a run; or it stops.
+            (503, _) if response.head.is_of_edge => is_down,
+            (503, None) => response.head.retry_after && self.may_not_open(&body, began, excuse),
+            // Too many are revived at once; or its child has died too often to be, just now.
+            (503, Some(it)) => is_down || (response.head.retry_after && it.revives),
+            (404, Some(_)) => excuse.is_some(),
+            (401, _) => excuse == Some(Why::TokenGone) || self.token_is_old(began, standing),
             // A process that rests is not woken for a stream; and the new one has none of the old.
-            405 => standing.is_some_and(|it| it.revives) && self.may_rest(standing, began),
-            // The token, or the broker, went while the child started.
-            500 => excuse.is_some() && standing.is_none_or(|it| it.revives),
+            (405, Some(it)) => it.revives && self.may_rest(it, began),
+            // The broker was told to kill its children while this one started.
+            (500, None) => is_down,
+            (500, Some(it)) => excuse.is_some() && it.revives,
             _ => false,
         };
         if is_documented {
             self.world.ledger.refused(status);
             return Halt;
         }
-        let body = response.text().unwrap_or_else(|why| why.to_string());
         let body = start_of(&body);
         let took = began.elapsed().as_secs_f64();
         let what = format!("{what}: expected success, after {took:.1} s got {status} {body}");
         self.failed(Kind::Status, standing, &what)
     }
 
+    /// Whether no session is opened for a reason that the contract has, and that is the case.
+    fn may_not_open(&self, body: &str, began: Instant, excuse: Option<Why>) -> bool {
+        let says = |what: &str| body.contains(what);
+        if says("shutting down") || says("has just ended") {
+            return excuse == Some(Why::BrokerDown);
+        }
+        if says("ended before it began") {
+            return matches!(excuse, Some(Why::BrokerDown | Why::TokenGone));
+        }
+        if says("of this user are just being opened") {
+            return self.world.is_crowded(self.principal, began, 0);
+        }
+        if says("next try in") {
+            // Only these have children that end too soon.
+            return self.role() == Role::Wild;
+        }
+        let is_full = [
+            "sessions are taken",
+            "are being opened",
+            "too little memory",
+        ];
+        let is_full = is_full.into_iter().find(|what| says(what));
+        if let Some(what) = is_full {
+            self.world.ledger.count(what);
+        }
+        is_full.is_some()
+    }
+
     /// Whether a session that revives may have lost its process.
-    fn may_rest(&self, standing: Option<&Standing>, began: Instant) -> bool {
-        let is_newer = |it: &Standing| it.generation != self.world.generation();
-        let may = |it: &Standing| it.is_idle() || it.doomed || is_newer(it);
-        self.role() != Role::Steady || self.world.struck_since(began) || standing.is_some_and(may)
+    fn may_rest(&self, standing: &Standing, began: Instant) -> bool {
+        let is_newer = standing.generation != self.world.generation();
+        let has_ended = standing.is_idle() || standing.doomed || is_newer;
+        has_ended || self.is_evictable(standing) || self.world.struck_since(began)
     }
 
     /// Whether the token used is not the principal's any more; a broker that was struck may hide

@@ -13,7 +13,7 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Until then a server must have answered `initialize`.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(3);
 /// A session that a new one of the same user makes room for.
-const MAX_SESSIONS_PER_USER: usize = 40;
+pub(crate) const MAX_SESSIONS_PER_USER: usize = 40;
 
 /// What of the contract is checked; each can be switched off for a broker that lacks it.
 #[derive(Clone, Copy)]

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Done, Halt, PATIENCE, Request, Standing, start_of};
 use crate::ledger::{Kind, Why};
-use crate::plan::Role;
 use crate::wire::{Broken, Connection, Event, Response};
 use crate::world::{State, World};
 
@@ -96,10 +95,12 @@ impl<'c, 'w> Session<'c, 'w> {
         };
         world.ledger.asked();
         let what = "initialize";
+        let place = world.take_place(client.principal);
         let mut response = client
             .exchange(&request, PATIENCE)
             .map_err(|why| client.broken(None, began, &why, what))?;
         if response.head.status != 200 {
+            place.ended();
             return Err(client.refused(None, began, &mut response, what));
         }
         let answer = answer_of(&mut response)
@@ -128,6 +129,7 @@ impl<'c, 'w> Session<'c, 'w> {
                 revives: server == "revive" && world.features.revive,
                 doomed: false,
                 used: began,
+                place,
                 listed,
             },
             next_id: 1,
@@ -193,7 +195,7 @@ impl<'c, 'w> Session<'c, 'w> {
             ..
         } = self.standing;
         let is_struck = generation != self.client.world.generation();
-        let is_evictable = self.client.role() != Role::Steady;
+        let is_evictable = self.client.is_evictable(&self.standing);
         revives && (is_struck || doomed || is_evictable || self.standing.is_idle())
     }
 
@@ -220,6 +222,7 @@ impl<'c, 'w> Session<'c, 'w> {
             return Err(self.client.refused(standing, began, &mut response, what));
         }
         self.standing.used = began;
+        self.standing.place.used(self.client.world.generation());
         Ok(response)
     }
 
@@ -256,6 +259,7 @@ impl<'c, 'w> Session<'c, 'w> {
         self.standing.listed.set(State::Ending);
         self.plain("DELETE", None, 204, "DELETE")?;
         self.standing.listed.set(State::Ended);
+        self.standing.place.ended();
         Ok(())
     }
 
@@ -361,7 +365,10 @@ impl<'c, 'w> Session<'c, 'w> {
                 fields: "",
                 body: None,
             };
-            let _ = self.client.exchange(&request, Duration::from_secs(5));
+            let answer = self.client.exchange(&request, Duration::from_secs(5));
+            if answer.is_ok_and(|answer| answer.head.status == 204) {
+                self.standing.place.ended();
+            }
         }
     }
 

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::broker::{Broker, Place};
-use crate::client;
 use crate::crowd;
 use crate::ledger::Kind;
 use crate::plan::{self, Blow, IDLE_TIMEOUT, PRINCIPALS};
@@ -35,8 +34,6 @@ const DESCRIPTORS_MORE: usize = 16 * 3 + 3;
 /// threads has used.
 const RESIDENT_MORE_PERCENT: usize = 50;
 const RESIDENT_MORE_KIB: usize = 4096;
-/// Of so many requests one may be refused because the edge is busy.
-const BUSY_SHARE: u64 = 200;
 /// Sessions that can be revived and were not ended: 64 of each user.
 const RESTING: usize = 64 * PRINCIPALS.len();
 const POLL: Duration = Duration::from_millis(100);
@@ -91,7 +88,6 @@ impl Storm<'_> {
             orphans,
             zombies: process::zombies(self.broker.pid()),
         };
-        self.bound_busy();
         self.terminate("at the end", false);
         self.read_log();
         Ok(balance)
@@ -308,18 +304,6 @@ impl Storm<'_> {
                 self.violation(Kind::Leak, what);
                 return Ok(now);
             }
-        }
-    }
-
-    /// A machine that is too slow for the load may be told so now and then, not as a rule.
-    fn bound_busy(&self) {
-        let (busy, asked) = self.world.ledger.with(|figures| {
-            let busy = figures.counts.get(client::BUSY).copied();
-            (busy.unwrap_or_default(), figures.asked)
-        });
-        if busy > asked / BUSY_SHARE {
-            let what = format!("the edge was too busy for {busy} of {asked} requests");
-            self.violation(Kind::Status, what);
         }
     }
 

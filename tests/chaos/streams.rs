@@ -51,10 +51,10 @@ fn read_some(
 ) -> Done<bool> {
     response.within(PATIENCE);
     for _ in 0..count {
-        match response.event() {
-            Ok(Some(event)) => session.take(expected, &event)?,
-            Ok(None) => return Ok(false),
-            Err(why) => return Err(session.broken(expected, &why)),
+        let event = response.event();
+        match event.map_err(|why| session.broken(expected, &why))? {
+            Some(event) => session.take(expected, &event)?,
+            None => return Ok(false),
         }
         if expected.answered {
             return Ok(false);
@@ -134,9 +134,14 @@ pub(crate) fn flood(session: &mut Session<'_, '_>, rng: &mut Prng) -> Done<()> {
     let (connection, mut call) = session.begin(&work, None)?;
     let first = rng.between(1, 6).min(work.flood);
     let listening = listen_on(session, &mut own, stream, first, rng);
-    let mut stream = listening.inspect_err(|_| session.lost_with_stream())?;
+    let listening = listening.inspect_err(|_| session.lost_with_stream())?;
     let mut response = session.head(connection, call.began, 200, "a flood")?;
     session.finish(&mut call, &mut response)?;
+    let Some(mut stream) = listening else {
+        let what = "nothing of a flood came on the session's own stream, nor its end";
+        let standing = Some(&session.standing);
+        return Err(session.client.violation(Kind::Stream, standing, what));
+    };
     while session.flooded() < wanted {
         let missing = wanted - session.flooded();
         match stream.event() {
@@ -159,22 +164,31 @@ pub(crate) fn flood(session: &mut Session<'_, '_>, rng: &mut Prng) -> Done<()> {
     Ok(())
 }
 
-/// Reads so many events of the session's own stream, then mostly breaks it and comes back.
+/// Reads so many events of the session's own stream, then mostly breaks it and comes back. `None`
+/// if they do not come in time: then the answer to the call tells why, or is missing too.
 fn listen_on(
     session: &mut Session<'_, '_>,
     own: &mut Expected,
     mut stream: Response,
     count: u64,
     rng: &mut Prng,
-) -> Done<Response> {
+) -> Done<Option<Response>> {
+    stream.within(PATIENCE);
     // The first event of all has no data; it says from where to resume.
-    read_some(session, own, &mut stream, count)?;
+    for _ in 0..count {
+        match stream.event() {
+            Ok(Some(event)) => session.take(own, &event)?,
+            Ok(None) => break,
+            Err(Broken::Late) => return Ok(None),
+            Err(why) => return Err(session.broken(own, &why)),
+        }
+    }
     if rng.chance(40) {
-        return Ok(stream);
+        return Ok(Some(stream));
     }
     leave(stream, rng.chance(50));
     session.client.world.ledger.count("streams resumed");
-    resume(session, own)
+    resume(session, own).map(Some)
 }
 
 /// The child asks for the client's roots in the middle of a call, and must get this client's.

@@ -117,10 +117,12 @@ fn failing_start(client: &Client<'_>, rng: &mut Prng) -> Done<()> {
         body: Some(&body),
     };
     client.world.ledger.asked();
+    let place = client.world.take_place(client.principal);
     let what = "initialize of a server that fails";
     let mut response = client
         .exchange(&request, START_TIMEOUT + PATIENCE)
         .map_err(|why| client.broken(None, began, &why, what))?;
+    place.ended();
     if response.head.status != 500 {
         // A success is none here.
         return Err(match response.head.status {
@@ -130,9 +132,7 @@ fn failing_start(client: &Client<'_>, rng: &mut Prng) -> Done<()> {
     }
     let text = response.text();
     let text = text.map_err(|why| client.broken(None, began, &why, what))?;
-    // A newer session of the same user may end it while it starts.
-    let is_told = text.contains(server) || text.contains("the session has ended");
-    if response.head.session.is_none() && is_told {
+    if response.head.session.is_none() && text.contains(server) {
         client.world.ledger.refused(500);
         return Ok(());
     }
@@ -156,6 +156,7 @@ fn vanish_while_opening(client: &Client<'_>, rng: &mut Prng) -> Done<()> {
         body: Some(&body),
     };
     client.world.ledger.asked();
+    client.world.take_place(client.principal);
     let sent = client.connect().and_then(|mut connection| {
         connection.send(&request.bytes(client.world))?;
         Ok(connection)

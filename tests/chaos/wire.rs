@@ -56,8 +56,8 @@ pub(crate) struct Head {
     pub(crate) session: Option<String>,
     pub(crate) is_stream: bool,
     pub(crate) retry_after: bool,
-    /// 503 with the time that the edge gives.
-    pub(crate) is_busy: bool,
+    /// The edge says it, which knows no JSON.
+    pub(crate) is_of_edge: bool,
     length: Option<usize>,
     chunked: bool,
 }
@@ -148,12 +148,12 @@ impl Connection {
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => head.length = value.parse().ok(),
                 "transfer-encoding" => head.chunked = value == "chunked",
-                "content-type" => head.is_stream = value.starts_with("text/event-stream"),
-                "mcp-session-id" => head.session = Some(value.to_owned()),
-                "retry-after" => {
-                    head.retry_after = true;
-                    head.is_busy = head.status == 503 && value == "5";
+                "content-type" => {
+                    head.is_stream = value.starts_with("text/event-stream");
+                    head.is_of_edge = value.starts_with("text/plain");
                 }
+                "mcp-session-id" => head.session = Some(value.to_owned()),
+                "retry-after" => head.retry_after = true,
                 _ => {}
             }
         }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::ledger::Ledger;
+use crate::places::{Place, Places};
 use crate::plan::{Features, PRINCIPALS, Role};
 use crate::prng::Prng;
 
@@ -25,6 +26,7 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) features: Features,
     pub(crate) ledger: Ledger,
+    places: Places,
     tokens: Vec<Mutex<Tokens>>,
     past: Mutex<Past>,
     listed: Mutex<VecDeque<Arc<Listed>>>,
@@ -106,6 +108,7 @@ impl World {
             address,
             features,
             ledger: Ledger::new(),
+            places: Places::new(),
             tokens: PRINCIPALS.iter().map(|_| Mutex::default()).collect(),
             past: Mutex::default(),
             listed: Mutex::default(),
@@ -153,6 +156,17 @@ impl World {
 
     pub(crate) fn generation(&self) -> u64 {
         lock(&self.past).generation
+    }
+
+    /// A principal is about to open a session.
+    pub(crate) fn take_place(&self, principal: usize) -> Arc<Place> {
+        self.places.take(principal, self.generation())
+    }
+
+    /// Whether a principal may have had all of its sessions at some time since, so that one had to
+    /// make room.
+    pub(crate) fn is_crowded(&self, principal: usize, since: Instant, generation: u64) -> bool {
+        self.places.were_all_taken(principal, since, generation)
     }
 
     /// The broker is about to be struck. To be called before the blow.

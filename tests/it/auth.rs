@@ -155,7 +155,9 @@ fn mistakes_with_tokens_are_said_in_one_line() {
     check(&["add", "alice"], 1, &["alice"]);
     check(&["revoke", "nobody"], 1, &["nobody"]);
     check(&["add", "new", "--env", "A=1", "--env", "A=2"], 1, &["A"]);
-    check(&["add", "new", "--env", "hunter2"], 2, &["KEY=VALUE"]);
+    check(&["add", "new", "--env", "hunter2"], 1, &["KEY=VALUE"]);
+    let run = broker.token_command(&["add", "new", "--env", "hunter2"]);
+    assert!(!run.stderr.contains("hunter2"), "{}", run.stderr);
     check(&["add", "new", "--expires", "soon"], 2, &["--expires"]);
     check(&["add"], 2, &["NAME"]);
 }
@@ -263,6 +265,6 @@ fn a_token_that_is_revoked_while_its_child_starts_gets_no_session() {
     assert_eq!(broker.token_command(&["revoke", "bob"]).code, Some(0));
     within(ENDED, "the child ends", || broker.children().is_empty());
     let response = opening.join().unwrap();
-    assert!([401, 404, 500].contains(&response.status), "{response:?}");
+    assert!([401, 503].contains(&response.status), "{response:?}");
     broker.signal(Signal::TERM);
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{Broker, Response, Session};
 
 /// JSON texts that change when a program reads and prints them.
-const DELICATE: [&str; 16] = [
+pub(crate) const DELICATE: [&str; 16] = [
     r#"{"n":1234567890123456789012345678901234567890}"#,
     r#"{"a":1,"\u0061":2}"#,
     r#"{"a":1,"a":2}"#,

@@ -36,6 +36,16 @@ fn a_line_longer_than_allowed_is_skipped_and_ends_nothing() {
 }
 
 #[test]
+fn an_answer_longer_than_allowed_is_an_error() {
+    let broker = Broker::setup().options(&["--max-message", "64KiB"]).start();
+    let mut session = broker.session();
+    let answer = session.call("big", json!({ "bytes": 300 * 1024 }));
+    let message = answer["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("longer than max_message"), "{answer}");
+    assert_eq!(session.call_text("echo", json!({})), "{}");
+}
+
+#[test]
 fn a_flood_on_stderr_neither_stops_the_child_nor_fills_the_broker() {
     let broker = Broker::start(&["--flood-stderr"]);
     let mut session = broker.session();

@@ -20,6 +20,7 @@ mod cli;
 mod edge;
 mod eras;
 mod isolation;
+mod modern;
 mod orphans;
 mod parking;
 mod revival;

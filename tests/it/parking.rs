@@ -117,6 +117,19 @@ fn what_the_child_says_between_two_sessions_is_for_nobody() {
     );
 }
 
+/// It has answered all that it was asked, but nobody else will get anything from it.
+#[test]
+fn a_child_that_hangs_is_not_handed_on() {
+    let broker = setup("60s").start();
+    let mut first = broker.session();
+    let (pid, _) = first.child();
+    first.call_text("deaf", json!({}));
+    assert_eq!(first.delete().status, 204);
+    let mut next = broker.session();
+    assert_ne!(next.child().0, pid);
+    within(Duration::from_secs(20), "it ends", || !process::runs(pid));
+}
+
 #[test]
 fn a_parked_child_ends_after_its_time() {
     let broker = setup("1s").start();
@@ -147,8 +160,10 @@ fn a_parked_child_that_dies_is_not_handed_on() {
     let (pid, _) = session.child();
     session.delete();
     process::signal(pid, rustix::process::Signal::KILL);
-    eventually("it is reaped", || {
-        process::zombies(broker.pid()).is_empty() && !process::runs(pid)
+    // Its thread goes when everybody has been told.
+    eventually("the broker knows of it", || {
+        let threads = process::threads(broker.pid());
+        !process::runs(pid) && !threads.iter().any(|name| name.starts_with("r:"))
     });
     assert_ne!(broker.session().child().0, pid);
 }

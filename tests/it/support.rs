@@ -4,6 +4,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod http;
+pub(crate) mod modern;
 pub(crate) mod process;
 pub(crate) mod session;
 pub(crate) mod user;

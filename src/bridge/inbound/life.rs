@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::SessionInbound;
-use crate::bridge::{End, EraNews, Inbound, Refusal, Reply};
+use crate::bridge::{End, EraNews, Inbound, Reply};
 use crate::jsonrpc::{self, Kind, Message, code};
 use crate::translate::{self, ModernChild};
 
@@ -32,6 +32,9 @@ impl SessionInbound {
 
     /// The answer to a request of ours, or to nobody's.
     pub(super) fn answer_of_replay(&mut self, message: &Message<'_>, now: Instant) {
+        if self.shared.table.lock().take_probe(&message.id) {
+            return self.tell_parked();
+        }
         let label = &self.shared.options.label;
         let Some(prompter) = self.prompter.take_if(|it| it.awaits(&message.id)) else {
             return log::debug!("child {label} answered nobody's request");
@@ -115,9 +118,17 @@ impl SessionInbound {
         }
         self.waiting.clear();
         self.waiting_bytes = 0;
-        // It may have asked something just before.
+        self.shared.table.lock().emptied();
+        self.tell_parked();
+    }
+
+    /// Says whether another session can have the child, once that is known: it may have asked
+    /// something just before, or not have answered the ping yet.
+    fn tell_parked(&self) {
         let is_free = self.shared.table.lock().is_free();
-        self.shared.options.host.parked(is_free);
+        if let Some(is_free) = is_free {
+            self.shared.options.host.parked(is_free);
+        }
     }
 
     /// What the child says between two sessions is for nobody; and if it asks something, it is not
@@ -160,7 +171,8 @@ impl SessionInbound {
             let message = message(claimed.is_initialize);
             match claimed.only {
                 Some(Some(exchange)) if claimed.is_initialize => {
-                    let why = Refusal::StartFailed(message);
+                    // That of the child, or whatever else has ended the session.
+                    let why = self.shared.table.lock().why_closed().told_early();
                     exchange.reply(Reply::Refused { id: &id_text, why });
                 }
                 _ => {

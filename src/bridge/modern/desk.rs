@@ -14,7 +14,7 @@ use crate::mcp::method;
 /// An answer that takes longer becomes a stream, so that comments keep proxies and the client
 /// alive.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
-/// Longer while the child has said nothing yet: one that fails to start is a 500.
+/// Longer while the child has answered nothing yet: one that fails to start is a 500.
 const STREAM_AFTER_START: Duration = Duration::from_secs(10);
 /// Subscriptions of one child; they are no requests in flight.
 const MAX_LISTENS: usize = 64;
@@ -28,6 +28,8 @@ pub(super) struct Call {
     pub(super) token_text: Option<Box<str>>,
     log_level: Option<usize>,
     pub(super) is_listen: bool,
+    /// It was taken before the child got it.
+    pub(super) was_held: bool,
     since: Instant,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct Desk {
     /// Our own subscription to changes of the tools.
     pub(super) tool_changes: Option<u64>,
     departed: Departed,
-    /// Since when a child that must be initialized has said nothing.
+    /// Since when a child that must be initialized has answered nothing.
     silent_since: Option<Instant>,
     /// When the reader thread has something to do on its streams.
     pub(super) streams_due: Option<Instant>,
@@ -131,6 +133,7 @@ impl Desk {
             token_text,
             log_level,
             is_listen,
+            was_held: false,
             since: now,
         };
         self.calls.insert(no, call);
@@ -159,6 +162,21 @@ impl Desk {
         Some(no)
     }
 
+    /// The tools have changed, or may change from now on without anybody knowing.
+    pub(super) fn forget_tools(&mut self) {
+        self.tools.forget();
+        if let Some((_, inquiry)) = &mut self.inquiry {
+            inquiry.is_stale = true;
+        }
+    }
+
+    /// The child takes a subscription down: maybe our own.
+    pub(super) fn end_watch(&mut self, no: u64) {
+        if self.tool_changes.take_if(|its| *its == no).is_some() {
+            self.forget_tools();
+        }
+    }
+
     /// Takes what an answer is for; `None` if nobody waits for it.
     pub(super) fn take(&mut self, no: u64) -> Option<Taken> {
         if self.tool_changes == Some(no) {
@@ -172,7 +190,8 @@ impl Desk {
     }
 
     pub(super) fn remove(&mut self, no: u64) -> Option<Call> {
-        let call = self.calls.remove(&no)?;
+        let mut call = self.calls.remove(&no)?;
+        call.was_held = self.tools.drop_held(no);
         if !call.is_listen {
             self.quota.give(1);
         }
@@ -185,7 +204,8 @@ impl Desk {
 
     /// The newest request whose client wants log messages of this severity.
     pub(super) fn wants_log(&self, severity: usize) -> Option<u64> {
-        let wants = |call: &Call| call.log_level.is_some_and(|least| severity >= least);
+        let wants =
+            |call: &Call| !call.is_listen && call.log_level.is_some_and(|least| severity >= least);
         let calls = self.calls.iter().filter(|(_, call)| wants(call));
         calls.map(|(no, _)| *no).max()
     }
@@ -200,12 +220,12 @@ impl Desk {
         its.into_iter().filter_map(take).collect()
     }
 
-    /// The child has said something.
-    pub(super) fn note_word(&mut self) {
+    /// The child has answered something.
+    pub(super) fn note_answer(&mut self) {
         self.silent_since = None;
     }
 
-    /// Whether the child has still to say its first word.
+    /// Whether the child has still to answer `initialize`.
     pub(super) fn is_starting(&self) -> bool {
         self.silent_since.is_some()
     }

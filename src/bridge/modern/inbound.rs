@@ -1,4 +1,9 @@
 //! From the child to clients: thread `r:`. Owns the streams, and answers everybody who waits.
+//!
+//! `inquiry` asks for the tools · `life` is how it all begins and ends
+
+mod inquiry;
+mod life;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use super::check::{Fault, log_level};
 use super::desk::{Call, Taken};
-use super::tools::{Held, Inquiry, Verdict};
-use super::{Errand, Shared, own_request};
+use super::tools::Inquiry;
+use super::{Errand, Shared};
 use crate::bridge::lane::Heard;
-use crate::bridge::{End, EraNews, EventWriter, Inbound, Refusal, Reply};
-use crate::jsonrpc::{self, Edit, Id, Kind, Message, code};
+use crate::bridge::{End, EraNews, EventWriter, Inbound, Reply, too_long};
+use crate::jsonrpc::{self, Edit, Id, Kind, Message};
 use crate::mcp::{meta, method};
 use crate::metrics;
 use crate::rate::{Rate, Verdict as RateVerdict};
@@ -20,8 +25,6 @@ use crate::rate::{Rate, Verdict as RateVerdict};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How much of a line that is no message is logged, in characters.
 const LOGGED_CHARS: usize = 120;
-/// Lines of stderr that an error message quotes.
-const QUOTED_LINES: usize = 20;
 
 pub(in crate::bridge) struct ModernInbound {
     shared: Arc<Shared>,
@@ -58,20 +61,27 @@ impl Inbound for ModernInbound {
         let Ok(text) = str::from_utf8(line.trim_ascii()) else {
             return self.garbage("not UTF-8", &String::from_utf8_lossy(line));
         };
-        if let Err(why) = jsonrpc::parse(text) {
-            return self.garbage(&why.to_string(), text);
-        }
-        self.shared.desk.lock().note_word();
-        if self.shared.lane.is_translating() {
-            let heard = self.shared.lane.hear(text, now);
-            self.take_in(heard, now);
+        // 2025-03-26, transports: a legacy child may write several messages in one line.
+        if self.shared.lane.is_translating() && jsonrpc::is_batch(text) {
+            match jsonrpc::split_batch(text) {
+                Ok(messages) => messages.iter().for_each(|it| self.one(it, now)),
+                Err(why) => self.garbage(&why.to_string(), text),
+            }
         } else {
-            self.message(text, now);
+            self.one(text, now);
         }
     }
 
     fn line_too_long(&mut self) {
         self.garbage("longer than max_message", "");
+    }
+
+    /// If it was the answer to a request, nobody else will give one.
+    fn line_skipped(&mut self, head: &[u8], tail: &[u8], now: Instant) {
+        if let Some(id) = jsonrpc::answered_by(head, tail) {
+            let error = too_long(&id, &self.shared.options.server);
+            self.line(error.as_bytes(), now);
+        }
     }
 
     fn service(&mut self, now: Instant) {
@@ -99,7 +109,7 @@ impl Inbound for ModernInbound {
         let server = &self.shared.options.server;
         let is_starting = self.shared.desk.lock().is_starting();
         let when = if is_starting {
-            " before it said anything"
+            " before it answered initialize"
         } else {
             ""
         };
@@ -119,6 +129,23 @@ impl Inbound for ModernInbound {
 }
 
 impl ModernInbound {
+    /// Takes one message of the child.
+    fn one(&mut self, text: &str, now: Instant) {
+        let kind = match jsonrpc::parse(text) {
+            Ok(message) => message.kind,
+            Err(why) => return self.garbage(&why.to_string(), text),
+        };
+        if !self.shared.lane.is_translating() {
+            return self.message(text, now);
+        }
+        // The first is its answer to `initialize`; a log message is none.
+        if kind == Kind::Response {
+            self.shared.desk.lock().note_answer();
+        }
+        let heard = self.shared.lane.hear(text, now);
+        self.take_in(heard, now);
+    }
+
     /// What has become of a line on its way through the translator.
     fn take_in(&mut self, heard: Heard, now: Instant) {
         for line in heard.lines {
@@ -170,6 +197,10 @@ impl ModernInbound {
             Some((_, Taken::Tools(inquiry))) => self.page_of_tools(inquiry, message.result, now),
             Some((_, Taken::ToolChanges)) => {
                 log::debug!("child {label} does not tell of changes of its tools");
+                if message.error.is_none() {
+                    // It did until now.
+                    self.shared.desk.lock().forget_tools();
+                }
             }
             None => log::debug!("child {label} answered nobody's request"),
         }
@@ -179,7 +210,8 @@ impl ModernInbound {
     fn deliver(&mut self, no: u64, call: Call, message: &Message<'_>, text: &str, now: Instant) {
         let mut edit = Edit::of(text);
         edit.replace(message.id_text, &*call.id_text);
-        if let Some(id) = message.result.and_then(subscription_id) {
+        let ended = message.result.filter(|_| call.is_listen);
+        if let Some(id) = ended.and_then(subscription_id) {
             edit.replace(id, &*call.id_text);
         }
         let json = edit.done();
@@ -204,7 +236,8 @@ impl ModernInbound {
         }
     }
 
-    /// 2026-07-28, progress: belongs to the request whose token it carries.
+    /// 2026-07-28, progress: belongs to the request whose token it carries. There is none on the
+    /// stream of a subscription (streamable HTTP, "Receiving Messages").
     fn progress(&mut self, message: &Message<'_>, text: &str, now: Instant) {
         let token = message
             .params
@@ -218,6 +251,7 @@ impl ModernInbound {
             .desk
             .lock()
             .call(no)
+            .filter(|it| !it.is_listen)
             .map(|it| it.token_text.clone());
         match own {
             Some(Some(own)) => {
@@ -251,13 +285,14 @@ impl ModernInbound {
         let own = {
             let mut desk = self.shared.desk.lock();
             if desk.tool_changes == Some(no) && message.method == method::TOOLS_CHANGED {
-                desk.tools.forget();
+                desk.forget_tools();
             }
-            desk.call(no).map(|it| it.id_text.clone())
+            let listen = desk.call(no).filter(|it| it.is_listen);
+            listen.map(|it| it.id_text.clone())
         };
-        if let Some(own) = own {
-            let json = Edit::of(text).replace(id, own).done();
-            self.send(no, &json, now);
+        match own {
+            Some(own) => self.send(no, &Edit::of(text).replace(id, own).done(), now),
+            None => self.unclaimed(message),
         }
     }
 
@@ -272,6 +307,7 @@ impl ModernInbound {
         };
         let listen = {
             let mut desk = self.shared.desk.lock();
+            desk.end_watch(no);
             match desk.call(no) {
                 Some(call) if call.is_listen => desk.remove(no),
                 _ => None,
@@ -338,23 +374,27 @@ impl ModernInbound {
     /// A client cannot be reached: what it waited for is cancelled.
     fn lose(&mut self, no: u64, now: Instant) {
         let call = self.shared.desk.lock().remove(no);
-        if call.is_some() {
-            self.cancel(no, now);
+        if let Some(call) = call {
+            self.abandon(no, call, now);
         }
     }
 
     fn gone(&mut self, connection: u64, now: Instant) {
         let calls = self.shared.desk.lock().forget_connection(connection);
         for (no, call) in calls {
-            drop(call);
-            self.cancel(no, now);
+            self.abandon(no, call, now);
         }
     }
 
     /// 2026-07-28, cancellation, "Transport-Specific Cancellation": what closes a stream over HTTP
-    /// is a message over stdio.
-    fn cancel(&mut self, no: u64, now: Instant) {
+    /// is a message over stdio. It only means requests that the child knows of.
+    fn abandon(&mut self, no: u64, call: Call, now: Instant) {
         self.streams.remove(&no);
+        let was_held = call.was_held;
+        drop(call);
+        if was_held {
+            return;
+        }
         let cancelled = method::CANCELLED;
         self.say(
             &format!(
@@ -370,61 +410,6 @@ impl ModernInbound {
         self.take_in(heard, now);
     }
 
-    /// Asks for a page of the tools; `cursor` is the text of one, or nothing.
-    fn inquire(&mut self, inquiry: Inquiry, cursor: &str, now: Instant) {
-        let (no, watch) = {
-            let mut desk = self.shared.desk.lock();
-            let watch = desk.watch_tools();
-            (desk.inquire(inquiry), watch)
-        };
-        if let Some(watch) = watch {
-            let params = r#""notifications":{"toolsListChanged":true}"#;
-            self.say(&own_request(watch, method::LISTEN, params), now);
-        }
-        let params = match cursor {
-            "" => String::new(),
-            cursor => format!(r#""cursor":{cursor}"#),
-        };
-        self.say(&own_request(no, method::TOOLS_LIST, &params), now);
-    }
-
-    fn page_of_tools(&mut self, mut inquiry: Inquiry, result: Option<&str>, now: Instant) {
-        if let Some(cursor) = result.and_then(|result| inquiry.take(result)) {
-            return self.inquire(inquiry, &cursor, now);
-        }
-        let held = self.shared.desk.lock().tools.learn(inquiry.found());
-        for call in held {
-            self.let_go(call, now);
-        }
-    }
-
-    /// A call that waited for the tools to be known goes on, or is refused.
-    fn let_go(&mut self, held: Held, now: Instant) {
-        let Held { no, line, mirrored } = held;
-        let Ok(line) = str::from_utf8(&line) else {
-            return;
-        };
-        let params = jsonrpc::parse(line).ok().and_then(|message| message.params);
-        let (verdict, is_there) = {
-            let mut desk = self.shared.desk.lock();
-            let verdict = desk.tools.check(mirrored.as_ref(), params);
-            (verdict, desk.call(no).is_some())
-        };
-        match verdict {
-            Verdict::Differs(fault) => {
-                let call = self.shared.desk.lock().remove(no);
-                if let Some(mut call) = call {
-                    match call.exchange.take() {
-                        Some(exchange) => _ = fault.answer::<()>(exchange, &call.id_text),
-                        None => self.end_stream(no, &fault.to_json(&call.id_text), now),
-                    }
-                }
-            }
-            _ if is_there => self.say(line.trim_end(), now),
-            _ => {}
-        }
-    }
-
     fn beat(&mut self, now: Instant) {
         let is_late = |stream: &Stream| now >= stream.last_sent + HEARTBEAT;
         let late = self.streams.iter().filter(|(_, stream)| is_late(stream));
@@ -437,70 +422,6 @@ impl ModernInbound {
         }
         let due = self.streams.values().map(|it| it.last_sent + HEARTBEAT);
         self.shared.desk.lock().streams_due = due.min();
-    }
-
-    fn fail_late_start(&mut self, now: Instant) {
-        let timeout = self.shared.options.start_timeout;
-        if !self.shared.desk.lock().start_overdue(timeout, now) {
-            return;
-        }
-        let server = &self.shared.options.server;
-        let seconds = timeout.as_secs();
-        let detail = format!(
-            "server \"{server}\" did not answer initialize in {seconds} s{}",
-            self.stderr()
-        );
-        let why = "it did not answer initialize in time".to_owned();
-        self.fail_start(why, detail, now);
-    }
-
-    /// The child is of no use: whoever holds the bridge is told, and then everybody who waits.
-    fn fail_start(&mut self, why: String, detail: String, now: Instant) {
-        self.shared.desk.lock().fail_start(&detail);
-        let end = End::StartFailed { why, detail };
-        self.shared.options.host.ended(end.clone());
-        self.end_all(&end, now);
-    }
-
-    /// Answers everybody. Subscriptions end with a result if the end was ours (2026-07-28,
-    /// subscriptions, "Graceful Closure"), else without.
-    fn end_all(&mut self, end: &End, now: Instant) {
-        let calls = self.shared.desk.lock().close();
-        let server = &self.shared.options.server;
-        let message = match end {
-            End::Exited { why, .. } => format!("server \"{server}\" ended: {why}"),
-            End::StartFailed { detail, .. } => detail.clone(),
-            End::ClientGone | End::Fault => format!("server \"{server}\" was stopped"),
-        };
-        let is_ours = matches!(end, End::ClientGone);
-        for (no, mut call) in calls {
-            match (end, call.exchange.take()) {
-                (End::StartFailed { .. }, Some(exchange)) => {
-                    let why = Refusal::StartFailed(message.clone());
-                    let id = &call.id_text;
-                    exchange.reply(Reply::Refused { id, why });
-                }
-                (_, exchange) => {
-                    call.exchange = exchange;
-                    if call.is_listen && is_ours {
-                        self.close_gracefully(no, call, now);
-                    } else if !call.is_listen {
-                        let error = code::INTERNAL_ERROR;
-                        let json = jsonrpc::error_response(&call.id_text, error, &message);
-                        self.finish(no, call, &json, Some(i64::from(error)), now);
-                    }
-                }
-            }
-        }
-        self.streams.clear();
-    }
-
-    fn stderr(&self) -> String {
-        let quoted = (self.shared.options.stderr)(QUOTED_LINES);
-        match quoted.is_empty() {
-            true => "; it wrote nothing to stderr".to_owned(),
-            false => format!("; its last lines on stderr:\n{}", quoted.join("\n")),
-        }
     }
 
     #[cold]

@@ -12,6 +12,8 @@ use crate::mcp::header;
 const ANNOTATION: &str = "x-mcp-header";
 /// Pages of a list of tools that are asked for.
 const MAX_PAGES: usize = 64;
+/// How often the list is asked for anew because it has changed meanwhile.
+const MAX_RESTARTS: usize = 3;
 /// Nesting of a schema that is looked into.
 const MAX_DEPTH: usize = 64;
 
@@ -19,7 +21,7 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug)]
 pub(super) enum Tools {
     /// Nobody has asked since the last change; calls that came too early wait here.
-    Unknown { held: Vec<Held> },
+    Unknown { held: Vec<Held>, is_asked: bool },
     /// By name; tools without such parameters are left out.
     Known(HashMap<Box<str>, Vec<Param>>),
 }
@@ -56,11 +58,18 @@ pub(super) enum Verdict {
 pub(super) struct Inquiry {
     found: HashMap<Box<str>, Vec<Param>>,
     pages: usize,
+    restarts: usize,
+    /// They have changed since.
+    pub(super) is_stale: bool,
 }
 
 impl Default for Tools {
     fn default() -> Self {
-        Self::Unknown { held: Vec::new() }
+        let held = Vec::new();
+        Self::Unknown {
+            held,
+            is_asked: false,
+        }
     }
 }
 
@@ -89,17 +98,25 @@ impl Tools {
 
     /// Keeps a call until the tools are known; true for the first, which makes somebody ask.
     pub(super) fn hold(&mut self, call: Held) -> bool {
-        let Self::Unknown { held } = self else {
+        let Self::Unknown { held, is_asked } = self else {
             return false;
         };
         held.push(call);
-        held.len() == 1
+        !std::mem::replace(is_asked, true)
+    }
+
+    /// Whoever brought a call that waits has gone; false if there is no such call.
+    pub(super) fn drop_held(&mut self, no: u64) -> bool {
+        match self {
+            Self::Unknown { held, .. } => held.extract_if(.., |call| call.no == no).count() > 0,
+            Self::Known(_) => false,
+        }
     }
 
     /// The tools are known; gives the calls that waited for that.
-    pub(super) fn learn(&mut self, found: HashMap<Box<str>, Vec<Param>>) -> Vec<Held> {
-        match std::mem::replace(self, Self::Known(found)) {
-            Self::Unknown { held } => held,
+    pub(super) fn learn(&mut self, inquiry: Inquiry) -> Vec<Held> {
+        match std::mem::replace(self, Self::Known(inquiry.found)) {
+            Self::Unknown { held, .. } => held,
             Self::Known(_) => Vec::new(),
         }
     }
@@ -125,8 +142,18 @@ impl Inquiry {
         (self.pages < MAX_PAGES).then(|| cursor.to_owned())
     }
 
-    pub(super) fn found(self) -> HashMap<Box<str>, Vec<Param>> {
-        self.found
+    /// Begins anew if the list has changed meanwhile.
+    ///
+    /// # Errors
+    /// It is given back if it is good, or as good as it gets.
+    pub(super) fn again(self) -> Result<Self, Self> {
+        if !self.is_stale || self.restarts >= MAX_RESTARTS {
+            return Err(self);
+        }
+        Ok(Self {
+            restarts: self.restarts + 1,
+            ..Self::default()
+        })
     }
 }
 
@@ -266,7 +293,7 @@ mod tests {
         let mut inquiry = Inquiry::default();
         assert_eq!(inquiry.take(LIST).as_deref(), Some("\"x\""));
         assert_eq!(inquiry.take(r#"{"tools":[]}"#), None);
-        let found = inquiry.found();
+        let found = inquiry.found;
         assert_eq!(found.keys().map(|it| &**it).collect::<Vec<_>>(), ["sql"]);
         Tools::Known(found)
     }
@@ -334,7 +361,7 @@ mod tests {
         };
         assert!(tools.hold(call(1)));
         assert!(!tools.hold(call(2)));
-        let held = tools.learn(HashMap::new());
+        let held = tools.learn(Inquiry::default());
         assert_eq!(held.iter().map(|it| it.no).collect::<Vec<_>>(), [1, 2]);
         assert!(matches!(tools.check(None, None), Verdict::Fits));
         tools.forget();

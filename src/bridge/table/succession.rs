@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Table;
-use crate::bridge::handshake::{Change, Handshake};
+use crate::bridge::handshake::{self, Change, Handshake};
 use crate::jsonrpc::{self, Id, Kind, Message};
 use crate::mcp;
 
@@ -33,7 +33,26 @@ impl Table {
     pub(in crate::bridge) fn end_replay(&mut self, result: &str) -> bool {
         self.replaying = None;
         self.handshake.result = result.into();
-        self.handshake.version() == self.version
+        let version = self.handshake.version().into_owned();
+        if self.version.is_empty() {
+            // The broker ended between the session's id and the first child's answer.
+            self.version = version;
+            return true;
+        }
+        version == self.version
+    }
+
+    /// What a new child would have to be told if the client learned its session's id now, before
+    /// the answer to its `initialize`.
+    pub(in crate::bridge) fn announce(&self, post: u64) -> Option<(String, Handshake)> {
+        let mut own = self.pending.values().filter(|pending| pending.post == post);
+        let params = own.find_map(|pending| match &pending.change {
+            Some(Change::Initialize(params)) => Some(params.clone()),
+            _ => None,
+        })?;
+        let mut handshake = self.handshake.clone();
+        handshake.initialize = params;
+        Some((self.session.clone(), handshake))
     }
 
     /// Whether the child has still to answer its first `initialize`.
@@ -67,9 +86,22 @@ impl Table {
         self.is_parked
     }
 
-    /// Whether another session can have it now.
-    pub(in crate::bridge) fn is_free(&self) -> bool {
-        self.is_parked && !self.closed && !self.has_asked()
+    /// Whether another session can have it; `None` as long as that is not known.
+    pub(in crate::bridge) fn is_free(&self) -> Option<bool> {
+        if !self.is_parked || self.closed || self.has_asked() {
+            return Some(false);
+        }
+        (self.is_emptied && self.probe.is_none()).then_some(true)
+    }
+
+    /// Nothing of the session before is left outside.
+    pub(in crate::bridge) fn emptied(&mut self) {
+        self.is_emptied = self.is_parked;
+    }
+
+    /// Whether this is the id of our ping, which is answered therewith.
+    pub(in crate::bridge) fn take_probe(&mut self, id: &Id) -> bool {
+        self.probe.take_if(|probe| probe == id).is_some()
     }
 
     fn has_asked(&self) -> bool {
@@ -90,17 +122,24 @@ impl Table {
             && self.handshake.leaves_no_trace()
     }
 
-    /// Frees the child for another session, if that can be.
-    pub(in crate::bridge) fn park(&mut self) -> bool {
-        let may_park = self.may_park();
-        self.is_parked |= may_park;
-        may_park
+    /// Frees the child for another session, if that can be; gives the ping it has to answer first.
+    /// One that hangs would be handed on otherwise: its next client gets the answer to `initialize`
+    /// from us, and then nothing for ever. `label` makes the id tell who asks.
+    pub(in crate::bridge) fn park(&mut self, label: &str) -> Option<Vec<u8>> {
+        if !self.may_park() {
+            return None;
+        }
+        let id = format!("mcp-broker/{label}/ping-{}", self.tenant);
+        let ping = handshake::line(&format!("\"{id}\""), mcp::method::PING, "");
+        self.probe = Some(Id::String(id.into()));
+        (self.is_parked, self.is_emptied) = (true, false);
+        Some(ping)
     }
 
     pub(in crate::bridge) fn hand_over(&mut self, session: &str, tenant: u64) {
         session.clone_into(&mut self.session);
         self.tenant = tenant;
-        self.is_parked = false;
+        (self.is_parked, self.is_emptied) = (false, false);
         (self.greets, self.initialized_said) = (true, true);
     }
 

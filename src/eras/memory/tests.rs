@@ -134,11 +134,14 @@ fn it_is_known_for_a_week() {
         assert_eq!(memory.get(&program(1), now() + MAX_AGE), Some(LEGACY));
         assert_eq!(memory.get(&program(1), later), None);
         let before = now() - Duration::from_secs(1);
-        assert_eq!(memory.get(&program(1), before), None);
+        assert_eq!(memory.get(&program(1), before), Some(LEGACY));
+        assert_eq!(memory.get(&program(1), before - MAX_AGE), None);
     }
     let memory = Memory::open(dir.path(), later);
+    assert_eq!(memory.ask(&program(1), later, || None), None);
     assert_eq!(memory.ask(&program(1), later, || Some(true)), Some(true));
-    assert_eq!(memory.ask(&program(1), later, must_not), Some(true));
+    let clock = later - Duration::from_millis(1);
+    assert_eq!(memory.ask(&program(1), clock, must_not), Some(true));
 }
 
 #[test]
@@ -147,8 +150,9 @@ fn the_oldest_gives_way() {
     let memory = Memory::open(dir.path(), now());
     for no in 0..=MAX_PROGRAMS {
         let learned = now() + Duration::from_secs(no as u64);
-        memory.learn(&program(no), LEGACY, learned);
+        memory.put(&program(no), LEGACY, learned);
     }
+    memory.save();
     let last = now() + Duration::from_secs(MAX_PROGRAMS as u64);
     for memory in [memory, Memory::open(dir.path(), last)] {
         assert_eq!(memory.get(&program(0), last), None);

@@ -342,3 +342,17 @@ fn two_who_save_the_same_session_do_not_spoil_it() {
         assert!([("a").repeat(1 + n), "b".repeat(1 + n)].contains(&level.to_string()));
     }
 }
+
+#[test]
+fn ages_stay_when_the_clock_is_set() {
+    let dir = TempDir::new();
+    let records = Records::load(dir.path()).unwrap();
+    records
+        .save("a", &record("ann", "a"), at(10), true)
+        .unwrap();
+    records.move_all(|noted| noted + Duration::from_secs(5000));
+    assert_eq!(records.find("a").unwrap().1, at(5010));
+    drop(records);
+    let records = Records::load(dir.path()).unwrap();
+    assert_eq!(records.find("a").unwrap().1, at(5010));
+}

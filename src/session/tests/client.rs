@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 
-use crate::bridge::modern::Mirrored;
+use crate::bridge::modern::{self, Mirrored};
 use crate::bridge::{EventWriter, Exchange, Reply};
 use crate::session::Session;
+use crate::{jsonrpc, mcp};
 
 /// What the fake children answer to `initialize`.
 pub(super) const RESULT: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#;
@@ -39,6 +40,7 @@ impl Client {
         Box::new(Asked {
             client: self.clone(),
             connection,
+            mirrored: mirrored(body),
             body: body.as_bytes().to_vec(),
             is_answered: false,
         })
@@ -82,8 +84,19 @@ impl Client {
 struct Asked {
     client: Client,
     connection: u64,
+    mirrored: Option<Mirrored>,
     body: Vec<u8>,
     is_answered: bool,
+}
+
+/// The head that goes with a modern request.
+fn mirrored(body: &str) -> Option<Mirrored> {
+    let message = jsonrpc::parse(body).ok().filter(modern::is_modern)?;
+    Some(Mirrored {
+        version: Some(mcp::MODERN_VERSION.to_owned()),
+        method: Some(message.method.into_owned()),
+        ..Mirrored::default()
+    })
 }
 
 impl Exchange for Asked {
@@ -100,7 +113,7 @@ impl Exchange for Asked {
     }
 
     fn mirrored(&self) -> Option<&Mirrored> {
-        None
+        self.mirrored.as_ref()
     }
 
     fn reply(mut self: Box<Self>, reply: Reply<'_>) {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::ending::ROUNDS;
 use super::*;
+use crate::session::parking::PARKING_TIMEOUT;
 use crate::thread;
 
 const PARK: Duration = Duration::from_secs(60);
@@ -162,7 +163,7 @@ fn a_session_that_ends_before_its_initialize_comes_hands_nothing_on() {
     close(&world, second.id());
     let client = Client::default();
     client.post(&second, &request("init", "initialize", CLIENT));
-    assert_eq!(client.heard(), [r#"refused "init" SessionEnded"#]);
+    assert_eq!(client.heard(), [r#"refused "init" EndedEarly"#]);
     world.begin("ann", 0, None);
     world.stop();
 }
@@ -237,6 +238,44 @@ fn a_child_that_asks_something_between_two_sessions_ends() {
     assert_eq!(parked(&world), 0);
     world.begin("ann", 0, None);
     world.stop();
+}
+
+/// Its client has gone to have another one, and would get the same again.
+#[test]
+fn a_child_that_hangs_is_not_handed_on() {
+    let world = world(UNLIMITED);
+    let (hung, _) = world.begin("ann", 0, None);
+    world.child(hung.id()).hangs.store(true, SeqCst);
+    close(&world, hung.id());
+    assert_eq!(parked(&world), 1);
+    let (next, client) = world.begin("ann", 0, None);
+    client.post(&next, &request("1", "tools/list", "{}"));
+    assert_eq!(world.child(next.id()).take_lines().len(), 1);
+    assert_eq!(world.child(hung.id()).take_lines(), [""; 0]);
+    world.registry.tick(world.at(4));
+    assert_eq!((parked(&world), world.fakes.count("stop")), (1, 0));
+    world.registry.tick(world.at(5));
+    assert_eq!(parked(&world), 0);
+    wait_until("the end", || world.fakes.count("stop") == 1);
+    world.stop();
+}
+
+#[test]
+fn one_that_has_been_proved_is_taken_before_one_that_has_not() {
+    let times = (0..5).map(|_| {
+        let world = world(UNLIMITED);
+        let (hung, _) = world.begin("ann", 0, None);
+        let (fine, _) = world.begin("ann", 0, None);
+        world.child(hung.id()).hangs.store(true, SeqCst);
+        close(&world, hung.id());
+        close(&world, fine.id());
+        let begun = Instant::now();
+        world.begin("ann", 0, Some(fine.id()));
+        let time = begun.elapsed();
+        world.stop();
+        time
+    });
+    assert!(times.min() < Some(PARKING_TIMEOUT), "it has waited");
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn a_get_wakes_no_idle_session_and_makes_none_younger() {
     assert_eq!(revived.last_active(), world.at(0));
     // Nor does what was written down meanwhile.
     let (_, noted) = world.registry.records.as_ref().unwrap().find(id).unwrap();
-    assert_eq!(noted, world.registry.wall(world.at(0)));
+    assert_eq!(noted, world.registry.calendar.wall(world.at(0)));
     world.registry.tick(world.at(1800));
     assert_eq!(world.registry.active(), 0);
     assert_eq!(
@@ -446,4 +446,46 @@ fn a_server_that_is_revived_no_more_forgets_its_sessions() {
     assert_eq!(next.find(session.id(), "ann", 0), Err(FindError::Unknown));
     next.registry.tick(next.at(0));
     assert_eq!(dir.records(), [""; 0]);
+}
+
+/// An `initialize` that takes long becomes a stream, whose head has the id in it.
+#[test]
+fn an_id_that_is_told_before_the_answer_is_on_disk_before_that() {
+    let dir = Arc::new(TempDir::new());
+    let begin = || {
+        let world = world(UNLIMITED, &dir);
+        let (session, client) = (world.open("ann", 0).unwrap(), Client::default());
+        let its = Arc::clone(&dir);
+        client.watch(move || its.records().len());
+        client.post(&session, &request("init", "initialize", CLIENT));
+        assert!(dir.records().is_empty());
+        let child = world.child(session.id());
+        child.inbound.lock().service(world.at(11));
+        assert_eq!(client.heard(), ["stream"]);
+        assert_eq!(client.seen()[..1], [1]);
+        (world, session, client)
+    };
+    // The broker is killed there and then.
+    let (killed, session, _client) = begin();
+    let next = world(UNLIMITED, &dir);
+    let revived = next.revive(session.id(), USE, 12).unwrap();
+    let told = next.play(revived.id());
+    assert!(told[0].contains(CLIENT), "{told:?}");
+    assert!(revived.speaks("2025-11-25"));
+    next.registry
+        .close(revived.id(), Cause::Deleted, next.at(13));
+    next.stop();
+    killed.stop();
+    // A child that does not start leaves nothing of its session.
+    let (world, session, client) = begin();
+    world.child(session.id()).exit();
+    assert!(
+        client
+            .heard()
+            .iter()
+            .any(|it| it.contains("before it answered"))
+    );
+    assert!(dir.records().is_empty());
+    assert_eq!(world.find(session.id(), "ann", 12), Err(FindError::Unknown));
+    world.stop();
 }

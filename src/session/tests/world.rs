@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 
 use super::client::{Client, INITIALIZED, Ping, RESULT, request};
 use crate::bridge::{self, End, Exchange, Inbound, Outbound};
+use crate::jsonrpc;
 use crate::session::*;
 use crate::thread;
 
@@ -53,6 +54,9 @@ pub(super) struct Faces {
     pub(super) host: Arc<dyn Host>,
     /// What was written to the child without the writer thread.
     pub(super) lines: Mutex<Vec<String>>,
+    /// The broker's own pings, which the child answers unless it hangs.
+    pings: Mutex<Vec<String>>,
+    pub(super) hangs: AtomicBool,
     is_woken: AtomicBool,
 }
 
@@ -64,7 +68,23 @@ impl Faces {
         {
             self.is_woken.store(false, SeqCst);
             inbound.service(Instant::now());
+            if !self.hangs.load(SeqCst) {
+                let pings = std::mem::take(&mut *self.pings.lock());
+                for ping in pings {
+                    let id = jsonrpc::parse(&ping).unwrap().id_text;
+                    let answer = jsonrpc::result_response(id, "{}");
+                    inbound.line(answer.as_bytes(), Instant::now());
+                }
+            }
         }
+    }
+
+    /// Takes what the bridge writes to the child.
+    fn take(&self, bytes: &[u8]) {
+        let is_own = |line: &String| line.contains(r#""id":"mcp-broker/"#);
+        let (pings, lines): (Vec<_>, Vec<_>) = lines_of(bytes).into_iter().partition(is_own);
+        self.pings.lock().extend(pings);
+        self.lines.lock().extend(lines);
     }
 
     /// The child writes a line.
@@ -188,12 +208,14 @@ impl Fakes {
             inbound: Mutex::new(inbound),
             host,
             lines: Mutex::default(),
+            pings: Mutex::default(),
+            hangs: AtomicBool::new(false),
             is_woken: AtomicBool::new(false),
         });
         let its = Arc::downgrade(&faces);
         bridge.connect(Box::new(move |bytes| {
             if let Some(faces) = its.upgrade() {
-                faces.lines.lock().extend(lines_of(bytes));
+                faces.take(bytes);
             }
             true
         }));

@@ -1,6 +1,6 @@
 //! A question of the child to the client, and the answer to it.
 
-use crate::jsonrpc::{Edit, Id, Message, code, error_response, member, text};
+use crate::jsonrpc::{Edit, Id, Message, code, error_response, member, result_response, text};
 use crate::mcp::method;
 
 use super::capabilities::Capabilities;
@@ -101,7 +101,7 @@ impl Question {
             Kind::Elicit => edit.remove(params, |name| name == "elicitationId"),
             // 2026-07-28, schema, `includeContext`: for clients that declare it only. It may be
             // ignored, so that it is no reason to refuse the question.
-            Kind::Sample if !client.sampling_context => {
+            Kind::Sample if !client.sampling_context && includes_context(params) => {
                 edit.remove(params, |name| name == "includeContext")
             }
             Kind::Sample | Kind::Roots => &mut edit,
@@ -141,7 +141,7 @@ impl Question {
     /// The answer to the child, as it came; `None` if the child waits for none.
     pub(super) fn answer(&self, answer: &str) -> Option<String> {
         let (_, id) = self.id.as_ref()?;
-        Some(crate::jsonrpc::result_response(id, answer))
+        Some(result_response(id, answer))
     }
 
     /// The answer to the child when there is none; `None` if the child waits for none.
@@ -178,6 +178,11 @@ fn action(answer: &str) -> Option<&'static str> {
     let action = member(answer, "action").and_then(text)?;
     let known = ["accept", "decline", "cancel"];
     known.into_iter().find(|it| *it == action)
+}
+
+fn includes_context(params: &str) -> bool {
+    let value = member(params, "includeContext").and_then(text);
+    value.is_some_and(|it| it != "none")
 }
 
 fn numbered(number: u32) -> (Box<str>, Box<str>) {

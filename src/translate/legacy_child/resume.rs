@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::jsonrpc::{code, members, text};
 
 use super::call::{Behind, Call, Phase};
-use super::question::is_accepted;
+use super::question::{Question, is_accepted};
 use super::request::Request;
 use super::response::refusal;
 use super::suspend::internal_error;
@@ -125,7 +125,7 @@ fn answers<'a>(call: &Call, retry: &Request<'a>) -> Result<Answers<'a>, String> 
         return Err("inputResponses is not an object".to_owned());
     }
     let given = members(given);
-    let answer = |question: &super::Question| {
+    let answer = |question: &Question| {
         let found = given.iter().find(|it| it.is(question.key()));
         let Some(found) = found.filter(|_| question.is_asked) else {
             return Ok(None);

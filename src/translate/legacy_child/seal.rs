@@ -1,7 +1,5 @@
 //! `requestState`: what a client hands back to resume a suspended call, sealed.
 
-use std::fmt;
-
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 
@@ -68,12 +66,6 @@ impl Sealer {
         mac.update(digest);
         mac.update(payload);
         mac
-    }
-}
-
-impl fmt::Debug for Sealer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sealer")
     }
 }
 

@@ -1,12 +1,11 @@
 //! The child as it presents itself: its answer to `initialize`, and what clients hear of it.
 
-use crate::jsonrpc::{Edit, Message, member, text};
+use crate::jsonrpc::{Edit, Message, member, result_response, text};
 use crate::mcp::{LEGACY_VERSIONS, MODERN_VERSION, method};
 
 use super::response::server_info_meta;
 
-/// Ids of our own requests; the front's are integers.
-pub(super) const OWN_ID_PREFIX: &str = "mcp-broker/";
+/// Our own requests have strings as ids; the front's are integers.
 pub(super) const INITIALIZE_ID: &str = "mcp-broker/initialize";
 
 /// What `server/discover` says stands as long as the child runs, and a new child, perhaps of a
@@ -92,7 +91,7 @@ impl Server {
 
     /// The answer to `server/discover`.
     pub(super) fn discovered(&self, id: i64) -> String {
-        crate::jsonrpc::result_response(&id.to_string(), &self.discover)
+        result_response(&id.to_string(), &self.discover)
     }
 }
 

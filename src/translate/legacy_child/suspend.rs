@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use crate::jsonrpc::{Message, code, member, parse, split_batch};
+use crate::jsonrpc::{Message, code, error_response, member, parse, result_response, split_batch};
 use crate::mcp;
 
 use super::call::{Behind, Call, Phase};
+use super::capabilities::Capabilities;
 use super::question::Question;
 use super::request::Method;
 use super::response::{self, refusal};
@@ -14,17 +15,14 @@ use super::{LegacyChild, Out, abandon};
 
 /// Open questions of one call.
 const MAX_QUESTIONS: usize = 32;
-/// Of all questions, and all answers that wait for a retry, of one child.
-const MAX_KEPT_BYTES: usize = 32 << 20;
+/// Of all questions, and all answers that wait for a retry, of one child; tests need not fill it.
+const MAX_KEPT_BYTES: usize = if cfg!(test) { 32 << 10 } else { 32 << 20 };
 
 impl LegacyChild {
     /// The child asks the client something (2025-11-25, client features).
     pub(super) fn asked(&mut self, message: &Message<'_>, now: Instant, out: &mut Vec<Out>) {
         let kept = self.calls.bytes() + message.params.map_or(0, str::len);
-        let refuse = |code, why: &str| {
-            let refusal = crate::jsonrpc::error_response(message.id_text, code, why);
-            Out::Child(refusal)
-        };
+        let refuse = |code, why: &str| Out::Child(error_response(message.id_text, code, why));
         let Some((_, call)) = self.calls.that_may_ask() else {
             let why = "no client to ask: no call is open that it could be for";
             return out.push(refuse(code::METHOD_NOT_FOUND, why));
@@ -101,7 +99,7 @@ impl LegacyChild {
     ) {
         let client = call.client;
         let new_id = (client != id).then_some((message.id_text, client));
-        let was_refused = call.missing != Default::default();
+        let was_refused = call.missing != Capabilities::default();
         let answer = match (message.result, message.error) {
             // 2026-07-28, basic, "`_meta`": the call needed what the client did not declare.
             (_, Some(_)) if was_refused => response::missing_capability(client, call.missing),
@@ -165,7 +163,7 @@ impl LegacyChild {
     /// Suspends a call with nothing behind it.
     pub(super) fn ask_for_visits(&mut self, id: i64, call: Call, now: Instant, out: &mut Vec<Out>) {
         let need = call.questions.iter().map(|question| question.need);
-        let need = need.fold(Default::default(), super::Capabilities::and);
+        let need = need.fold(Capabilities::default(), Capabilities::and);
         if call.capabilities.include(need) {
             self.calls.put_back(id, call);
             self.suspend(id, now, out);
@@ -181,7 +179,7 @@ impl LegacyChild {
             return line.to_owned();
         }
         let why = "the server ended the call before it was resumed, with more than can be kept";
-        crate::jsonrpc::error_response(message.id_text, code::INTERNAL_ERROR, why)
+        error_response(message.id_text, code::INTERNAL_ERROR, why)
     }
 
     /// Ends a call with an answer that was kept.
@@ -199,14 +197,15 @@ impl LegacyChild {
     }
 }
 
-/// Reads a question and names it apart from the others of its call.
+/// Reads a question and names it apart from the others of its call; `None` if the child has an
+/// open one with the same id.
 fn next_question(call: &mut Call, message: &Message<'_>) -> Option<Question> {
+    if call.questions.iter().any(|it| it.is(&message.id)) {
+        return None;
+    }
     call.asked += 1;
     let mut question = Question::read(message, call.asked)?;
     while call.questions.iter().any(|it| it.key() == question.key()) {
-        if call.questions.iter().any(|it| it.is(&message.id)) {
-            return None; // an id that is in use already
-        }
         call.asked += 1;
         question.rename(call.asked);
     }
@@ -235,7 +234,7 @@ fn input_required(call: &Call, state: &str, meta: Option<&str>) -> String {
         result.push_str(meta);
     }
     result.push('}');
-    crate::jsonrpc::result_response(&call.client.to_string(), &result)
+    result_response(&call.client.to_string(), &result)
 }
 
 /// An error in the child's words, which are a JSON string.

@@ -25,8 +25,8 @@ fn open(child: &mut ModernChild, offered: &str, declared: &str, now: Instant) {
     let discovered = format!(
         r#"{{"jsonrpc":"2.0","id":"mcp-broker/era/1","result":{{"supportedVersions":["2026-07-28"],"capabilities":{offered}}}}}"#
     );
-    child.from_client(&initialize, now, &mut out);
-    child.from_child(&discovered, now, &mut out);
+    child.client_says(&initialize, now, &mut out);
+    child.child_says(&discovered, now, &mut out);
     assert!(matches!(child.phase, Phase::Open), "{out:?}");
 }
 
@@ -79,13 +79,13 @@ impl Stage {
 
     fn client(&mut self, line: &str) -> Vec<Out> {
         let mut out = Vec::new();
-        self.child.from_client(line, self.now, &mut out);
+        self.child.client_says(line, self.now, &mut out);
         out
     }
 
     fn child(&mut self, line: &str) -> Vec<Out> {
         let mut out = Vec::new();
-        self.child.from_child(line, self.now, &mut out);
+        self.child.child_says(line, self.now, &mut out);
         out
     }
 }
@@ -264,7 +264,7 @@ fn takes_over_where_initialize_was_refused() {
     assert!(only_text(out).contains("server/discover"));
     let mut out = Vec::new();
     let discovered = r#"{"jsonrpc":"2.0","id":"mcp-broker/era/1","result":{"supportedVersions":["2026-07-28"]}}"#;
-    child.from_child(discovered, Instant::now(), &mut out);
+    child.child_says(discovered, Instant::now(), &mut out);
     assert_eq!(
         only_text(out),
         r#"{"jsonrpc":"2.0","id":9,"result":{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"demo","version":"0"}}}"#
