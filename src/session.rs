@@ -7,8 +7,9 @@
 //!
 //! Requests of the modern era have no session of their own: all of a principal share one.
 //!
-//! `opening` lets sessions in · `sharing` finds the one that modern requests share · `ending` lets them go · `parking` keeps a child for its client's
-//! next session · `records` keeps sessions whose child is gone, for `revival`.
+//! `opening` lets sessions in · `sharing` finds the one that modern requests share · `ending` lets
+//! them go · `parking` keeps a child for its client's next session · `records` keeps sessions whose
+//! child is gone, for `revival`.
 
 mod calendar;
 mod cause;
