@@ -311,10 +311,13 @@ trait Front: Send + Sync {
         false
     }
 
-    /// Lets go of its session; gives the ping that the child has to answer first.
+    /// Its session has ended; gives the ping that the child has to answer before it gets another.
     fn park(&self) -> Option<Vec<u8>> {
         None
     }
+
+    /// After [`Front::park`]: lets go of what is left of the session.
+    fn let_go(&self) {}
 
     fn hand_over(&self, _session: &str, _tenant: u64) {}
 

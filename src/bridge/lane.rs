@@ -267,6 +267,7 @@ impl Lane {
         self.pass_on(&mut way, bytes);
         drop(way);
         hand_in(front, heard);
+        front.let_go();
         true
     }
 

@@ -169,9 +169,11 @@ impl Front for Shared {
     }
 
     fn park(&self) -> Option<Vec<u8>> {
-        let ping = self.table.lock().park(&self.options.label)?;
+        self.table.lock().park(&self.options.label)
+    }
+
+    fn let_go(&self) {
         self.send_errand(Errand::Park);
-        Some(ping)
     }
 
     fn hand_over(&self, session: &str, tenant: u64) {

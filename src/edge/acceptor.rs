@@ -186,6 +186,8 @@ impl Acceptor {
             Arc::clone(&socket),
             self.ended.0.clone(),
         );
+        // Before the connection can ask how many there are.
+        open_connections(door).increase();
         let relaying: Arc<AtomicBool> = Arc::default();
         let is_relaying = Arc::clone(&relaying);
         let thread = thread::spawn(format!("c:{no}"), move || {
@@ -209,7 +211,6 @@ impl Acceptor {
                     *self.by_address.entry(ip).or_default() += 1;
                 }
                 self.admin_served += usize::from(door == Door::Admin);
-                open_connections(door).increase();
                 self.served.insert(
                     no,
                     Served {
@@ -223,6 +224,7 @@ impl Acceptor {
                 );
             }
             Err(error) => {
+                open_connections(door).decrease();
                 log::error!("cannot start a thread for a connection: {error}");
                 self.turn_away(socket, "no thread to serve this connection");
             }

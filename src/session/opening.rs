@@ -282,6 +282,8 @@ impl Registry {
             bridge.drain();
         }
         if !is_open {
+            // Whoever ended it has not seen its bridge, which must know that it can be revived.
+            self.lay_to_rest(session);
             self.end(session, why);
         }
     }

@@ -142,6 +142,8 @@ mod tests {
         let drawn = svg(&Figures {
             machine: String::new(),
             of,
+            eras: Vec::new(),
+            changes: Vec::new(),
         });
         assert!(drawn.contains("2.00 MiB"), "{drawn}");
         assert_eq!(drawn.matches("<rect").count(), 1, "{drawn}");

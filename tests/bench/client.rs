@@ -1,12 +1,12 @@
-//! A small MCP client over Streamable HTTP: one keep-alive connection a session, one request at a
-//! time. It takes plain JSON and SSE, with a length and in chunks, and no more than the bench
+//! A small MCP client over Streamable HTTP, of either era: one keep-alive connection a session, one
+//! request at a time. It takes plain JSON and SSE, with a length and in chunks, and no more than the bench
 //! meets.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::echo::{self, Calls};
+use super::echo::{self, Calls, Era, MODERN_VERSION, TOOL};
 use super::failure::{Context, Failure, Outcome};
 use super::load::Caller;
 
@@ -38,10 +38,73 @@ pub(crate) struct Session {
     fields: String,
     /// From connecting to the answer to `initialize`.
     opening: Duration,
+    posts: Posts,
+}
+
+/// A client of the modern era, which needs no session.
+pub(crate) struct Modern {
+    connection: Connection,
+    posts: Posts,
+}
+
+/// The calls of one client as requests.
+struct Posts {
     calls: Calls,
     /// The request that is being built, and how much of it never changes.
     out: Vec<u8>,
     fixed: usize,
+}
+
+impl Posts {
+    /// `fields` with their line ends.
+    fn new(number: usize, era: Era, fields: &str) -> Self {
+        let out = format!(
+            "POST /mcp HTTP/1.1\r\n{fields}{ACCEPT}Content-Type: application/json\r\nContent-Length: "
+        );
+        let (fixed, out, calls) = (out.len(), out.into_bytes(), Calls::new(number, era));
+        Self { calls, out, fixed }
+    }
+
+    /// Makes the next call.
+    fn call(&mut self, connection: &mut Connection) -> Outcome<()> {
+        self.out.truncate(self.fixed);
+        let message = self.calls.next()?;
+        write!(self.out, "{}\r\n\r\n", message.len()).at(&"a length")?;
+        self.out.extend_from_slice(message);
+        connection
+            .stream
+            .get_mut()
+            .write_all(&self.out)
+            .at(&"POST")?;
+        let reply = connection.receive()?;
+        if reply.status != 200 {
+            return Err(connection.unexpected("tools/call", reply.status));
+        }
+        self.calls.check(&connection.body)
+    }
+}
+
+impl Modern {
+    /// Connects; there is nothing to be settled.
+    pub(crate) fn open(address: SocketAddr, number: usize) -> Outcome<Self> {
+        let fields = format!(
+            "Host: {address}\r\nMCP-Protocol-Version: {MODERN_VERSION}\r\nMcp-Method: tools/call\r\nMcp-Name: {TOOL}\r\n"
+        );
+        Ok(Self {
+            connection: Connection::new(address)?,
+            posts: Posts::new(number, Era::Modern, &fields),
+        })
+    }
+}
+
+impl Caller for Modern {
+    fn call(&mut self) -> Outcome<()> {
+        self.posts.call(&mut self.connection)
+    }
+
+    fn close(self) -> Outcome<()> {
+        Ok(())
+    }
 }
 
 impl Session {
@@ -65,18 +128,13 @@ impl Session {
         if told.status != 202 {
             return Err(connection.unexpected("notifications/initialized", told.status));
         }
-        let out = format!(
-            "POST /mcp HTTP/1.1\r\n{fields}{ACCEPT}Content-Type: application/json\r\nContent-Length: "
-        );
-        let (fixed, out, calls) = (out.len(), out.into_bytes(), Calls::new(number));
+        let posts = Posts::new(number, Era::Legacy, &fields);
         Ok(Self {
             connection,
             address,
             fields,
             opening,
-            calls,
-            out,
-            fixed,
+            posts,
         })
     }
 
@@ -104,20 +162,7 @@ impl Session {
 
 impl Caller for Session {
     fn call(&mut self) -> Outcome<()> {
-        self.out.truncate(self.fixed);
-        let message = self.calls.next()?;
-        write!(self.out, "{}\r\n\r\n", message.len()).at(&"a length")?;
-        self.out.extend_from_slice(message);
-        self.connection
-            .stream
-            .get_mut()
-            .write_all(&self.out)
-            .at(&"POST")?;
-        let reply = self.connection.receive()?;
-        if reply.status != 200 {
-            return Err(self.connection.unexpected("tools/call", reply.status));
-        }
-        self.calls.check(&self.connection.body)
+        self.posts.call(&mut self.connection)
     }
 
     /// Ends the session. On a connection of its own: the old one may have been idle for too long.

@@ -101,6 +101,8 @@ mod tests {
         Figures {
             machine: String::new(),
             of: all,
+            eras: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -126,7 +128,9 @@ mod tests {
                 &then,
                 &Figures {
                     machine: String::new(),
-                    of: Vec::new()
+                    of: Vec::new(),
+                    eras: Vec::new(),
+                    changes: Vec::new(),
                 }
             )
             .is_err()

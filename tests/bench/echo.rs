@@ -11,6 +11,30 @@ use super::failure::{Context, Failure, Outcome};
 /// The revision of the protocol that is asked for.
 pub(crate) const VERSION: &str = "2025-11-25";
 
+/// The revision without sessions.
+pub(crate) const MODERN_VERSION: &str = "2026-07-28";
+
+/// What is called, in either era.
+pub(crate) const TOOL: &str = "echo";
+
+/// Which way of the protocol is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Era {
+    /// `initialize` and a session.
+    Legacy,
+    /// Every request says everything.
+    Modern,
+}
+
+impl Era {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        }
+    }
+}
+
 /// The id of `initialize`; calls count on from here.
 const FIRST_ID: u64 = 1;
 
@@ -42,16 +66,25 @@ pub(crate) struct Calls {
     /// How the answer's text begins; longer than any id it could be taken for.
     text: Vec<u8>,
     id_member: Vec<u8>,
+    /// What comes after the text.
+    end: String,
 }
 
 impl Calls {
-    pub(crate) fn new(session: usize) -> Self {
+    pub(crate) fn new(session: usize, era: Era) -> Self {
+        let end = match era {
+            Era::Legacy => r#""}}}"#.to_owned(),
+            Era::Modern => format!(
+                r#""}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"{MODERN_VERSION}","io.modelcontextprotocol/clientInfo":{{"name":"bench","version":"1"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+            ),
+        };
         Self {
             session,
             id: FIRST_ID,
             request: Vec::new(),
             text: Vec::new(),
             id_member: Vec::new(),
+            end,
         }
     }
 
@@ -74,7 +107,7 @@ impl Calls {
             br#","method":"tools/call","params":{"name":"echo","arguments":{"text":""#,
         );
         self.request.extend_from_slice(&self.text);
-        self.request.extend_from_slice(br#""}}}"#);
+        self.request.extend_from_slice(self.end.as_bytes());
         Ok(&self.request)
     }
 
@@ -105,7 +138,13 @@ mod tests {
 
     #[test]
     fn only_the_right_answer_is_right() {
-        let mut calls = Calls::new(3);
+        for era in [Era::Legacy, Era::Modern] {
+            only_the_right_answer_is_right_in(era);
+        }
+    }
+
+    fn only_the_right_answer_is_right_in(era: Era) {
+        let mut calls = Calls::new(3, era);
         let request = String::from_utf8(calls.next().unwrap().to_vec()).unwrap();
         serde_json::from_str::<Value>(&request).unwrap();
         let text = String::from_utf8(calls.text.clone()).unwrap();

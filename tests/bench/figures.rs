@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::eras::{Change, PairFigures};
 use super::failure::{Failure, Outcome};
 use super::load::{Sample, median};
 
@@ -45,6 +46,9 @@ pub(crate) struct Figures {
     /// Processor and kernel.
     pub(crate) machine: String,
     pub(crate) of: Vec<TargetFigures>,
+    pub(crate) eras: Vec<PairFigures>,
+    /// Since the broker that `--before` names; not in files.
+    pub(crate) changes: Vec<Change>,
 }
 
 /// One target in one run. What was not measured is empty.
@@ -140,9 +144,10 @@ impl Figures {
 
     pub(crate) fn to_json(&self) -> String {
         let targets: Vec<Value> = self.of.iter().map(TargetFigures::to_json).collect();
+        let eras: Vec<Value> = self.eras.iter().map(PairFigures::to_json).collect();
         format!(
             "{:#}\n",
-            json!({ "machine": self.machine, "targets": targets })
+            json!({ "machine": self.machine, "targets": targets, "eras": eras })
         )
     }
 
@@ -158,6 +163,14 @@ impl Figures {
                 .iter()
                 .map(TargetFigures::from_json)
                 .collect::<Outcome<_>>()?,
+            // Older files have none.
+            eras: value["eras"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(PairFigures::from_json)
+                .collect::<Outcome<_>>()?,
+            changes: Vec::new(),
         })
     }
 }
@@ -208,7 +221,7 @@ impl TargetFigures {
 }
 
 impl Level {
-    fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let round = |round: &Sample| {
             json!({
                 "p50_us": round.p50_us,
@@ -228,7 +241,7 @@ impl Level {
         })
     }
 
-    fn from_json(value: &Value) -> Outcome<Self> {
+    pub(crate) fn from_json(value: &Value) -> Outcome<Self> {
         let round = |round: &Value| {
             Some(Sample {
                 p50_us: round["p50_us"].as_f64()?,
@@ -253,6 +266,8 @@ impl Level {
 
 #[cfg(test)]
 mod tests {
+    use super::super::echo::Era;
+    use super::super::eras::{Child, Pair};
     use super::*;
 
     #[test]
@@ -272,9 +287,21 @@ mod tests {
             rss_kib: 5.0,
             pss_kib: None,
         });
+        let eras = vec![PairFigures {
+            pair: Pair {
+                client: Era::Modern,
+                child: Child::Demo,
+            },
+            levels: vec![Level {
+                sessions: 1,
+                rounds: vec![round],
+            }],
+        }];
         let figures = Figures {
             machine: "m".into(),
             of: vec![of, TargetFigures::new(Target::HttpAlone)],
+            eras,
+            changes: Vec::new(),
         };
         assert_eq!(Figures::from_json(&figures.to_json()).unwrap(), figures);
         assert!(Figures::from_json(r#"{"targets":[{"name":"x","levels":[]}]}"#).is_err());

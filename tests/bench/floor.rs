@@ -90,12 +90,12 @@ fn between<'a>(hay: &'a [u8], begin: &[u8], end: &[u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::echo::{self, Calls};
+    use super::super::echo::{self, Calls, Era};
     use super::*;
 
     #[test]
     fn it_answers_like_the_real_one() {
-        let mut calls = Calls::new(1);
+        let mut calls = Calls::new(1, Era::Legacy);
         let mut out = Vec::new();
         answer(calls.next().unwrap(), &mut out).unwrap();
         let body = &out[find(&out, b"\r\n\r\n").unwrap() + 4..];

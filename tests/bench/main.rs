@@ -3,7 +3,8 @@
 //! (`mcp-broker demo-server`, tool `echo`) for everyone, and turns short enough that the machine's
 //! moods meet all alike.
 //!
-//! [`plan`] decides what is measured, in which order; [`server`] starts and stops what is measured;
+//! [`plan`] decides what is measured, in which order, and [`eras`] does for both eras of the
+//! protocol; [`server`] starts and stops what is measured;
 //! [`client`] and [`pipe`] speak MCP over HTTP and over pipes; [`load`] makes the calls and counts;
 //! [`floor`] is the least an HTTP server can do; [`figures`] is what comes out, which [`report`]
 //! and [`chart`] show. Nothing here knows the broker's code.
@@ -12,6 +13,7 @@ mod chart;
 mod client;
 mod compare;
 mod echo;
+mod eras;
 mod failure;
 mod figures;
 mod floor;
@@ -32,11 +34,15 @@ use figures::{Figures, Target};
 use plan::Plan;
 
 const USAGE: &str = "\
-Measures mcp-broker, supergateway and mcp-proxy on one and the same child.
+Measures mcp-broker, supergateway and mcp-proxy on one and the same child, and mcp-broker with
+clients and children of both eras of the protocol.
 
 usage: bench [OPTION]...
-  --only NAMES      of mcp-broker, supergateway, mcp-proxy (comma between them; `broker` will do);
-                    HTTP alone and the pipe alone are always measured
+  --only NAMES      of mcp-broker, supergateway, mcp-proxy (comma between them; `broker` will do),
+                    with which HTTP alone and the pipe alone are measured; of `eras`, clients and
+                    children of both eras of the protocol; `before` is only what --before names
+  --before FILE     another mcp-broker program, measured beside this one, call by call
+  --rounds N        so many rounds
   --quick           a few seconds, rough
   --json FILE       write the figures
   --svg FILE        draw the chart
@@ -79,7 +85,7 @@ fn run(options: &Options) -> Outcome<bool> {
     });
     let earlier = earlier.transpose()?;
     let figures = plan::measure(&options.plan)?;
-    say(&report::table(&figures))?;
+    say(&report::all(&figures))?;
     if let Some(file) = &options.json {
         fs::write(file, figures.to_json()).at(&file.display())?;
     }
@@ -104,10 +110,14 @@ impl Options {
         let mut options = Self {
             plan: Plan {
                 targets: Target::ALL.to_vec(),
+                eras: true,
+                before: None,
                 quick: false,
+                rounds: None,
                 programs: server::Programs {
                     broker: beside.join("mcp-broker"),
                     modules: PathBuf::from("tests/bench/node_modules"),
+                    fake: here.with_file_name("fake_mcp"),
                     bench: here,
                 },
             },
@@ -124,7 +134,9 @@ impl Options {
             };
             match name.as_str() {
                 "--quick" => options.plan.quick = true,
-                "--only" => options.plan.targets = only(&value()?)?,
+                "--only" => (options.plan.targets, options.plan.eras) = only(&value()?)?,
+                "--before" => options.plan.before = Some(value()?.into()),
+                "--rounds" => options.plan.rounds = Some(value()?.parse().at(&name)?),
                 "--json" => options.json = Some(value()?.into()),
                 "--svg" => options.svg = Some(value()?.into()),
                 "--compare" => options.compare = Some(value()?.into()),
@@ -137,10 +149,17 @@ impl Options {
     }
 }
 
-/// The floors, and what `names` names.
-fn only(names: &str) -> Outcome<Vec<Target>> {
-    let mut targets = vec![Target::HttpAlone, Target::PipeAlone];
+/// The gateways that `names` names, with the floors; and whether it names both eras.
+fn only(names: &str) -> Outcome<(Vec<Target>, bool)> {
+    let (mut targets, mut eras) = (Vec::new(), false);
     for name in names.split(',') {
+        if name == "eras" {
+            eras = true;
+            continue;
+        }
+        if name == "before" {
+            continue;
+        }
         let name = if name == "broker" {
             Target::Broker.name()
         } else {
@@ -152,7 +171,10 @@ fn only(names: &str) -> Outcome<Vec<Target>> {
         targets
             .push(known.ok_or_else(|| Failure::new(format!("nothing called {name} to measure")))?);
     }
-    Ok(targets)
+    if !targets.is_empty() {
+        targets.splice(0..0, [Target::HttpAlone, Target::PipeAlone]);
+    }
+    Ok((targets, eras))
 }
 
 fn say(text: &str) -> Outcome<()> {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::echo::{self, Calls};
+use super::echo::{self, Calls, Era};
 use super::failure::{Context, Failure, Outcome};
 use super::load::Caller;
 
@@ -45,7 +45,7 @@ impl Pipe {
             line: Vec::new(),
             out: Vec::new(),
             opening: Duration::ZERO,
-            calls: Calls::new(session),
+            calls: Calls::new(session, Era::Legacy),
         };
         pipe.send(echo::initialize().as_bytes())?;
         pipe.receive()?;

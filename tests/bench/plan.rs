@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::client::Session;
+use super::eras;
 use super::failure::{Context, Failure, Outcome};
 use super::figures::{Figures, Level, Target, TargetFigures};
 use super::load::{self, Caller, Dose, Sample, median};
@@ -26,19 +28,26 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// What to measure, and how well.
 pub(crate) struct Plan {
     pub(crate) targets: Vec<Target>,
+    /// Both eras, too.
+    pub(crate) eras: bool,
+    /// An earlier broker, to be measured beside this one.
+    pub(crate) before: Option<PathBuf>,
     pub(crate) quick: bool,
+    /// More rounds than there would be, or fewer.
+    pub(crate) rounds: Option<usize>,
     pub(crate) programs: Programs,
 }
 
 impl Plan {
     /// Rounds and the length of a turn for so many sessions.
-    fn rounds(&self, sessions: usize) -> (usize, Duration) {
+    pub(crate) fn rounds(&self, sessions: usize) -> (usize, Duration) {
         let (rounds, millis) = match (self.quick, sessions) {
             (true, 1) => (5, 250),
             (true, _) => (1, 500),
             (false, 1) => (15, 500),
             (false, _) => (5, 1000),
         };
+        let rounds = self.rounds.unwrap_or(rounds);
         (rounds, Duration::from_millis(millis))
     }
 
@@ -51,6 +60,27 @@ impl Plan {
 /// Does it all.
 pub(crate) fn measure(plan: &Plan) -> Outcome<Figures> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).at(&"signals")?;
+    let of = match plan.targets.is_empty() {
+        true => Vec::new(),
+        false => measure_targets(plan)?,
+    };
+    let eras = match plan.eras {
+        true => eras::measure(plan)?,
+        false => Vec::new(),
+    };
+    let changes = match &plan.before {
+        Some(before) => eras::change(plan, before)?,
+        None => Vec::new(),
+    };
+    Ok(Figures {
+        machine: machine(),
+        of,
+        eras,
+        changes,
+    })
+}
+
+fn measure_targets(plan: &Plan) -> Outcome<Vec<TargetFigures>> {
     let mut of = Vec::new();
     for target in &plan.targets {
         let mut figures = TargetFigures::new(*target);
@@ -76,11 +106,7 @@ pub(crate) fn measure(plan: &Plan) -> Outcome<Figures> {
             ))?;
             for (server, samples) in servers.iter().zip(&mut samples) {
                 still_wanted()?;
-                let dose = Dose {
-                    warm_up: warm_up(sessions),
-                    time,
-                    calls: 200_000,
-                };
+                let dose = dose(sessions, time);
                 let cpu = || server.as_ref().and_then(Server::cpu);
                 samples.push(match server {
                     Some(server) => calls(sessions, dose, cpu, |number| {
@@ -96,10 +122,7 @@ pub(crate) fn measure(plan: &Plan) -> Outcome<Figures> {
             figures.levels.push(Level { sessions, rounds });
         }
     }
-    Ok(Figures {
-        machine: machine(),
-        of,
-    })
+    Ok(of)
 }
 
 /// The server of a target; none for the pipe.
@@ -110,13 +133,17 @@ fn start(plan: &Plan, target: Target) -> Outcome<Option<Server>> {
     }
 }
 
-/// Calls of each session before they count: enough for a just-in-time compiler to have seen the
-/// way.
-fn warm_up(sessions: usize) -> usize {
-    (200 / sessions).max(10)
+/// How much to measure in one turn. The calls before are enough for a just-in-time compiler to have
+/// seen the way.
+pub(crate) fn dose(sessions: usize, time: Duration) -> Dose {
+    Dose {
+        warm_up: (200 / sessions).max(10),
+        time,
+        calls: 200_000,
+    }
 }
 
-fn calls<C: Caller>(
+pub(crate) fn calls<C: Caller>(
     sessions: usize,
     dose: Dose,
     cpu: impl Fn() -> Option<Duration>,
@@ -177,14 +204,14 @@ fn measure_initialize(
     Ok(())
 }
 
-fn still_wanted() -> Outcome<()> {
+pub(crate) fn still_wanted() -> Outcome<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         return Err(Failure::new("interrupted"));
     }
     Ok(())
 }
 
-fn progress(what: &str) -> Outcome<()> {
+pub(crate) fn progress(what: &str) -> Outcome<()> {
     still_wanted()?;
     writeln!(io::stderr(), "bench: {what}").at(&"standard error")
 }

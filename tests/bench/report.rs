@@ -2,14 +2,89 @@
 
 use std::fmt::Write;
 
+use super::eras::{CONNECTIONS, Change, PairFigures, ratio};
 use super::figures::{Figures, Level, Target, TargetFigures};
 use super::plan::{IDLE_SESSIONS, SESSIONS};
 
 /// How far the rounds of one session may lie apart on a quiet machine, as a part of their middle.
 const QUIET: f64 = 0.25;
 
+/// All that was measured; ends with a line's end.
+pub(crate) fn all(figures: &Figures) -> String {
+    let mut parts = Vec::new();
+    if !figures.of.is_empty() {
+        parts.push(table(figures));
+    }
+    if !figures.eras.is_empty() {
+        parts.push(eras(&figures.eras));
+    }
+    parts.extend(figures.changes.iter().map(change));
+    parts.join("\n")
+}
+
+/// A call in both eras, beside what it takes where nothing is translated.
+fn eras(pairs: &[PairFigures]) -> String {
+    let mut out = String::new();
+    for connections in CONNECTIONS {
+        let noun = if connections == 1 { "" } else { "s" };
+        let _ = write!(
+            out,
+            "{:40}",
+            format!("Both eras, {connections} client{noun}")
+        );
+        for title in ["p50, us", "p99, us", "times twin", "calls/s", "own CPU, us"] {
+            out.push_str(&cell(title));
+        }
+        out.push('\n');
+        for of in pairs {
+            let Some(level) = of.level(connections) else {
+                continue;
+            };
+            let twin = of.pair.twin();
+            let twin = twin.and_then(|twin| pairs.iter().find(|it| it.pair == twin));
+            let twin = twin.and_then(|twin| twin.level(connections));
+            let _ = write!(out, "{:40}", of.pair.name());
+            for value in [
+                Some(level.p50_us()),
+                Some(level.p99_us()),
+                twin.map(|twin| ratio(level, twin, |it| Some(it.p50_us))),
+                Some(level.calls_per_s()),
+                level.cpu_us(),
+            ] {
+                out.push_str(&cell(&value.map(number).unwrap_or_default()));
+            }
+            out.push('\n');
+        }
+        out.push('\n');
+    }
+    out.push_str(
+        "a translated call is to take at most 1.5 times its twin: the same client over the same program, untranslated;\n\
+         for the modern client over the demo server, a legacy client. Clients of the legacy era have a child each: p50 of\n\
+         8 is that of the luckier ones, calls/s is of all\n",
+    );
+    out
+}
+
+/// What `--before` found.
+fn change(change: &Change) -> String {
+    let (before, now) = (&change.before, &change.now);
+    let percent = |part: f64| part * 100.0;
+    let [cpu_before, cpu_now] = [before, now].map(|it| it.cpu_us().unwrap_or_default());
+    format!(
+        "untranslated, {} at a time: p50 {} us before, {} us now ({:+.1} % in the middle round); \
+         own CPU {} us before, {} us now ({:+.1} %)\n",
+        now.sessions,
+        number(before.p50_us()),
+        number(now.p50_us()),
+        percent(change.part(|it| Some(it.p50_us))),
+        number(cpu_before),
+        number(cpu_now),
+        percent(change.part(|it| it.cpu_us)),
+    )
+}
+
 /// The table; ends with a line's end.
-pub(crate) fn table(figures: &Figures) -> String {
+fn table(figures: &Figures) -> String {
     let mut out = format!("{}\n\n{:32}", figures.machine, "");
     for of in &figures.of {
         out.push_str(&cell(of.target.name()));
@@ -156,6 +231,8 @@ fn aims(figures: &Figures, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::echo::Era;
+    use super::super::eras::{Child, Pair};
     use super::super::figures::Memory;
     use super::super::load::Sample;
     use super::*;
@@ -193,10 +270,26 @@ mod tests {
         let table = table(&Figures {
             machine: "m".into(),
             of,
+            eras: Vec::new(),
+            changes: Vec::new(),
         });
         assert!(table.contains("1 session, p50, us"), "{table}");
         assert!(!table.contains("8 sessions"), "{table}");
         assert!(table.contains("    1.70  MISSED"), "{table}");
         assert!(table.contains("    5.00  met"), "{table}");
+    }
+
+    #[test]
+    fn what_is_translated_stands_beside_its_twin() {
+        let pairs = [(Era::Legacy, 100.0), (Era::Modern, 125.0)];
+        let pairs = pairs.map(|(client, p50)| PairFigures {
+            pair: Pair {
+                client,
+                child: Child::Demo,
+            },
+            levels: of(Target::Broker, p50).levels,
+        });
+        let table = eras(&pairs);
+        assert_eq!(table.matches("1.25").count(), 1, "{table}");
     }
 }

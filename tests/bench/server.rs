@@ -10,12 +10,16 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::json;
 
+use super::echo::Era;
+use super::eras;
 use super::failure::{Context, Failure, Outcome};
 use super::figures::{Memory, Target};
 
@@ -40,6 +44,8 @@ pub(crate) struct Programs {
     /// A `node_modules` with supergateway and mcp-proxy.
     pub(crate) modules: PathBuf,
     pub(crate) bench: PathBuf,
+    /// The child that speaks either era.
+    pub(crate) fake: PathBuf,
 }
 
 impl Programs {
@@ -54,6 +60,8 @@ pub(crate) struct Server {
     process: Child,
     address: SocketAddr,
     log: PathBuf,
+    /// That it has read.
+    config: Option<PathBuf>,
 }
 
 impl Server {
@@ -63,14 +71,50 @@ impl Server {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
         let address = port.at(&"a free port")?;
         let (program, arguments) = command(target, programs, address.port())?;
-        let log = env::temp_dir().join(format!("bench-{}-{}.log", target.name(), address.port()));
-        let mut command = Command::new(&program);
+        let tells_address = matches!(target, Target::HttpAlone | Target::Broker);
+        Self::launch(target.name(), &program, arguments, address, tells_address)
+    }
+
+    /// Starts `program`, a broker, over a child of either era.
+    pub(crate) fn start_broker(
+        program: &Path,
+        child: eras::Child,
+        programs: &Programs,
+    ) -> Outcome<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut arguments = broker_arguments();
+        let era = match child {
+            eras::Child::Demo => {
+                arguments.push("--".into());
+                arguments.extend(programs.child());
+                return Self::launch("broker", program, arguments, address, true);
+            }
+            eras::Child::Fake(era) => era,
+        };
+        let config = write_config(&programs.fake, era)?;
+        arguments.extend(["--config".into(), config.display().to_string()]);
+        let mut server = Self::launch("broker", program, arguments, address, true)
+            .inspect_err(|_| _ = fs::remove_file(&config))?;
+        server.config = Some(config);
+        Ok(server)
+    }
+
+    fn launch(
+        name: &str,
+        program: &Path,
+        arguments: Vec<String>,
+        address: SocketAddr,
+        tells_address: bool,
+    ) -> Outcome<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let log = env::temp_dir().join(format!("bench-{name}-{pid}-{number}.log"));
+        let mut command = Command::new(program);
         command.args(arguments).process_group(0);
         // Held open: supergateway ends when its stdin does, so it ends with the bench, however that
         // ends.
         command.stdin(Stdio::piped());
         command.stderr(File::create(&log).at(&log.display())?);
-        let tells_address = matches!(target, Target::HttpAlone | Target::Broker);
         command.stdout(if tells_address {
             Stdio::piped()
         } else {
@@ -82,13 +126,14 @@ impl Server {
             process,
             address,
             log,
+            config: None,
         };
         let ready = if tells_address {
             server.read_address()
         } else {
             server.await_port()
         };
-        ready.map_err(|failure| server.blame(target.name(), &failure))?;
+        ready.map_err(|failure| server.blame(name, &failure))?;
         Ok(server)
     }
 
@@ -203,6 +248,9 @@ impl Drop for Server {
         let _ = kill_process_group(pid, Signal::KILL);
         let _ = self.process.wait();
         let _ = fs::remove_file(&self.log);
+        if let Some(config) = &self.config {
+            let _ = fs::remove_file(config);
+        }
     }
 }
 
@@ -210,17 +258,12 @@ impl Drop for Server {
 fn command(target: Target, programs: &Programs, port: u16) -> Outcome<(PathBuf, Vec<String>)> {
     let child = programs.child();
     let port = port.to_string();
-    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<String>>();
     let (program, mut arguments) = match target {
         Target::PipeAlone => return Err(Failure::new("a pipe is no server")),
         Target::HttpAlone => return Ok((programs.bench.clone(), words("http-floor"))),
         Target::Broker => {
-            let mut arguments = words("serve --listen 127.0.0.1:0 --no-auth --max-sessions 0");
-            if rustix::process::geteuid().is_root() {
-                // The child's program may be out of reach for anybody else.
-                arguments.extend(words("--run-as root"));
-            }
-            arguments.extend(words("--max-sessions-per-user 0 --"));
+            let mut arguments = broker_arguments();
+            arguments.push("--".into());
             (programs.broker.clone(), arguments)
         }
         Target::Supergateway => {
@@ -243,4 +286,35 @@ fn command(target: Target, programs: &Programs, port: u16) -> Outcome<(PathBuf, 
     };
     arguments.extend(child);
     Ok((program, arguments))
+}
+
+/// What every broker is told, but for its child.
+fn broker_arguments() -> Vec<String> {
+    let mut arguments = words("serve --listen 127.0.0.1:0 --no-auth --max-sessions 0");
+    if rustix::process::geteuid().is_root() {
+        // The child's program may be out of reach for anybody else.
+        arguments.extend(words("--run-as root"));
+    }
+    arguments.extend(words("--max-sessions-per-user 0"));
+    arguments
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+/// A file for a broker over `fake`, which need not be probed.
+fn write_config(fake: &Path, era: Era) -> Outcome<PathBuf> {
+    let name = era.name();
+    let server = json!({
+        "command": fake.display().to_string(),
+        "args": ["--era", name],
+        "broker": { "era": name },
+    });
+    let config = json!({ "mcpServers": { "echo": server } }).to_string();
+    let file = env::temp_dir().join(format!("bench-{}-{name}.json", std::process::id()));
+    // Created anew: what is there already may be somebody else's.
+    let _ = fs::remove_file(&file);
+    fs::write(&file, config).at(&file.display())?;
+    Ok(file)
 }

@@ -6,9 +6,9 @@
 //! [`plan`] decides what there is and when the broker is struck, [`prng`] by which chance.
 //! [`storm`] goes through the phases, [`crowd`] runs the clients: [`steady`], [`wild`], and
 //! [`streams`] for both. [`session`] checks every word that comes, over [`client`], which judges
-//! what does not come, and [`wire`]. [`world`] is what they share, with [`places`] of who has how many sessions, [`broker`] and [`process`] what
-//! they look at, [`ledger`] what they find, [`report`] what is shown of it. Nothing here knows the
-//! broker's code.
+//! what does not come, and [`wire`]. [`world`] is what they share, with [`places`] of who has how
+//! many sessions, [`broker`] and [`process`] what they look at, [`ledger`] what they find,
+//! [`report`] what is shown of it. Nothing here knows the broker's code.
 
 mod broker;
 mod client;

@@ -1,8 +1,8 @@
 // The tour that every TypeScript client takes through the broker, over the fixture as child, in the era that it speaks.
-// Neighbours: `typescript-*/client.mjs` bring an SDK each, `tour.py` is the same tour for Python and `rmcp/` the one for
-// Rust, and `scripts/clients` starts the broker and runs them all: `node client.mjs URL TOKEN ERA CHILD [MODE]`, where ERA
-// is the one that is to be spoken, and CHILD the kind of child. Prints `ok NAME` for each step and exits 1 at the first
-// failure.
+// Neighbours: `typescript-*/client.mjs` bring an SDK each, `tour.py` is the same tour for Python and `rmcp-3` the one
+// for Rust, and `scripts/clients` starts the broker and runs them all: `node client.mjs URL TOKEN ERA CHILD [MODE]`,
+// where ERA is the one that is to be spoken, and CHILD the kind of child. Prints `ok NAME` for each step and exits 1 at
+// the first failure.
 //
 // An SDK is handed over as
 //   client      its Client, not yet connected
@@ -18,6 +18,7 @@ import { setTimeout as after } from 'node:timers/promises';
 const STEP_MS = 15_000; // the longest any one step may take
 const WATCHED = 'test://watched-resource';
 const OTHER = 'test://static-text';
+const PAGE = 'https://example.org/tour';
 const VERSIONS = {
   legacy: ['2024-11-05', '2025-03-26', '2025-06-18', '2025-11-25'],
   modern: ['2026-07-28'],
@@ -26,7 +27,7 @@ const VERSIONS = {
 export const [url, token, era, child, ...flags] = process.argv.slice(2);
 export const headers = { Authorization: `Bearer ${token}` };
 export const clientInfo = { name: 'tour', version: '1.0.0' };
-export const capabilities = { sampling: {}, elicitation: { form: {} }, roots: { listChanged: true } };
+export const capabilities = { sampling: {}, elicitation: { form: {}, url: {} }, roots: { listChanged: true } };
 
 const modern = era === 'modern';
 
@@ -93,6 +94,7 @@ function prepare(sdk) {
     content: { type: 'text', text: 'sampled by the tour' },
   }));
   sdk.onRequest('elicitation/create', ({ params }) => {
+    if (params.mode === 'url') return { action: params.url === PAGE ? 'accept' : 'decline' };
     const wanted = Object.keys(params.requestedSchema.properties);
     return { action: 'accept', content: Object.fromEntries(wanted.map((name) => [name, `tour-${name}`])) };
   });
@@ -154,7 +156,7 @@ async function calling({ client, call }, { logs }) {
     assert.equal((await call('test_error_handling', {})).isError, true);
   });
   await step('protocol error', async () => {
-    await assert.rejects(client.getPrompt({ name: 'there is no such prompt' }), (error) => typeof error.code === 'number');
+    await assert.rejects(client.getPrompt({ name: 'no such prompt' }), ({ code }) => typeof code === 'number');
     const missing = client.readResource({ uri: 'test://missing' });
     await assert.rejects(missing, ({ code }) => (modern ? code === -32602 : [-32002, -32602].includes(code)));
   });
@@ -173,14 +175,15 @@ async function calling({ client, call }, { logs }) {
 }
 
 async function beingAsked({ client, call }) {
-  for (const [kind, answer] of [['sampling', /sampled by the tour/], ['elicitation', /tour-name/], ['roots', /tour-root/]]) {
-    await step(kind, async () => {
+  const wanted = { sampling: /sampled by the tour/, elicitation: /tour-name/, roots: /tour-root/, url: /"accept"/ };
+  for (const [kind, answer] of Object.entries(wanted)) {
+    await step(kind === 'url' ? 'elicitation by URL' : kind, async () => {
       assert.match(text(await call('ask', { kind })), answer);
     });
   }
   await step('three questions at once', async () => {
     const answers = text(await call('test_input_required_result_multiple_inputs', {}));
-    for (const answer of [/sampled by the tour/, /tour-name/, /tour-root/]) assert.match(answers, answer);
+    for (const kind of ['sampling', 'elicitation', 'roots']) assert.match(answers, wanted[kind]);
   });
   await step('two questions in a row', async () => {
     assert.match(text(await call('test_input_required_result_multi_round', {})), /"tour-name" likes "tour-color"/);
@@ -188,8 +191,7 @@ async function beingAsked({ client, call }) {
   await step('four calls that ask, at once', async () => {
     const kinds = ['sampling', 'elicitation', 'roots', 'elicitation'];
     const answers = await Promise.all(kinds.map((kind) => call('ask', { kind })));
-    const wanted = [/sampled by the tour/, /tour-name/, /tour-root/, /tour-name/];
-    for (const [i, answer] of answers.entries()) assert.match(text(answer), wanted[i]);
+    for (const [i, answer] of answers.entries()) assert.match(text(answer), wanted[kinds[i]]);
   });
   await step('a prompt that asks', async () => {
     const { messages } = await client.getPrompt({ name: 'test_input_required_result_prompt' });

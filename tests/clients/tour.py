@@ -1,8 +1,9 @@
 """The tour that every Python client takes through the broker, over the fixture as child, in the era that it speaks.
 
-Neighbours: `python-*/client.py` bring an SDK each, `tour.mjs` is the same tour for TypeScript and `rmcp-3` the one for
-Rust, and `scripts/clients` starts the broker and runs them all: `python client.py URL TOKEN ERA CHILD`, where ERA is the
-one that is to be spoken, and CHILD the kind of child. Prints `ok NAME` for each step and exits 1 at the first failure.
+Neighbours: `python-*/client.py` bring an SDK each, `tour.mjs` is the same tour for TypeScript and `rmcp-3` the one
+for Rust, and `scripts/clients` starts the broker and runs them all: `python client.py URL TOKEN ERA CHILD`, where ERA
+is the one that is to be spoken, and CHILD the kind of child. Prints `ok NAME` for each step and exits 1 at the first
+failure.
 
 The two generations of the SDK differ in packages and spellings; an `Sdk` holds what the tour must know of that.
 """
@@ -21,6 +22,7 @@ import anyio
 STEP_SECONDS = 15  # the longest any one step may take
 WATCHED = "test://watched-resource"
 OTHER = "test://static-text"
+PAGE = "https://example.org/tour"
 VERSIONS = {
     "legacy": ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"),
     "modern": ("2026-07-28",),
@@ -83,7 +85,7 @@ class Sdk:
     http: Any  # its HTTP library: `httpx` or `httpx2`
     error: type[Exception]  # a JSON-RPC error, as the SDK raises it
     connect: Callable[[str, Any, Client], AbstractAsyncContextManager[tuple[Any, str]]]  # -> session, protocol version
-    listen: Callable[[Any, str], AbstractAsyncContextManager[Any]]  # to list changes and updates of one resource (modern)
+    listen: Callable[[Any, str], AbstractAsyncContextManager[Any]]  # modern: to list changes and updates of a resource
     uri: Callable[[str], Any]
     prompt: Callable[[str], Any]  # a reference to the prompt of that name
     is_error: Callable[[Any], bool]
@@ -224,6 +226,9 @@ async def being_asked(at: Tour) -> None:
         async with step(kind):
             said = text(await at.call("ask", {"kind": kind}))
             holds(answer in said, said)
+    async with step("elicitation by URL"):
+        said = text(await at.call("ask", {"kind": "url"}))
+        same(json.loads(said)["action"], "accept")
     async with step("three questions at once"):
         said = text(await at.call("test_input_required_result_multiple_inputs", {}))
         holds(all(answer in said for answer in wanted.values()), said)
@@ -256,7 +261,7 @@ async def heard_more(at: Tour, method: str, before: int, seconds: float) -> Any:
         while True:
             now = await heard(at, method)
             if len(now) > before:
-                return now[-1]
+                return now[-1] or {}
             await anyio.sleep(0.02)
     return None
 
@@ -281,7 +286,8 @@ async def cancelling(at: Tour) -> None:
     if not at.modern and at.child != "modern":
         async with step("roots changed"):
             await at.session.send_roots_list_changed()
-            holds(await heard_more(at, "notifications/roots/list_changed", 0, STEP_SECONDS), "the child has not heard of it")
+            changed = await heard_more(at, "notifications/roots/list_changed", 0, STEP_SECONDS)
+            holds(changed is not None, "the child has not heard of it")
     async with step("cancellation"):
         before = len(await heard(at, cancelled))
         started = Inbox()
@@ -294,14 +300,16 @@ async def cancelling(at: Tour) -> None:
 
         call = await abandon(at, begun, "count", {"n": 600, "delay_ms": 100}, progress_callback=progress)
         params = await heard_more(at, cancelled, before, STEP_SECONDS)
+        holds(params is not None, "the child has not heard of it")
         if not at.modern and at.child != "modern":
-            same(params["requestId"], call)
+            same(params.get("requestId"), call)
     async with step("cancellation of a call that says nothing"):
         before = len(await heard(at, cancelled))
-        # Nothing tells when the call has reached the child, and one that has not need not be cancelled there.
-        for seconds in (0.2, 1, 3):
+        # Nothing tells when the call has reached the child, and one that has not need not be cancelled there. SDK 1
+        # breaks when it is told at its end of a call that has no stream yet, so let it have one.
+        for seconds in (0.2, 1, 3) if at.modern else (1.5, 3):
             await abandon(at, lambda: anyio.sleep(seconds), "sleep", {"ms": 600_000})
-            if await heard_more(at, cancelled, before, 3):
+            if await heard_more(at, cancelled, before, 3) is not None:
                 break
         else:
             raise AssertionError("the child has not heard of it")
@@ -393,5 +401,6 @@ def main(sdk: Sdk) -> None:
         anyio.run(tour, sdk, *sys.argv[1:5])
     except Exception as error:
         for reason in reasons(error):
-            print(f"FAILED {Steps.now}: {''.join(traceback.format_exception(reason, limit=-3, chain=False))}", flush=True)
+            why = "".join(traceback.format_exception(reason, limit=-3, chain=False))
+            print(f"FAILED {Steps.now}: {why}", flush=True)
         raise SystemExit(1) from None

@@ -110,7 +110,11 @@ fn a_child_that_never_reads_or_answers_has_not_started() {
 
 #[test]
 fn a_child_that_refuses_to_initialize_makes_no_session() {
-    let broker = Broker::start(&["--era", "modern"]);
+    // Else it would be found out to be a modern one, and be served.
+    let entry = json!({
+        "command": fake_mcp(), "args": ["--era", "modern"], "broker": { "era": "legacy" }
+    });
+    let broker = Broker::setup().server_entry("fake", entry).start();
     let response = broker.client().initialize();
     assert!(
         response.json().get("error").is_some(),

@@ -1,6 +1,6 @@
 // Counts what the conformance suite has found: `node score.mjs TITLE DIRECTORY SCORED [OTHER...]`.
-// DIRECTORY holds the suite's `log` and a folder for each scenario. All SCORED scenarios of the set must have passed, and
-// the OTHER ones, which are named since the suite runs them without counting them; further ones are extensions.
+// DIRECTORY holds the suite's `log` and a folder for each scenario. All SCORED scenarios of the set must have passed,
+// and the OTHER ones, which are named since the suite runs them without counting them; further ones are extensions.
 // A warning is a SHOULD that was not met: it fails nothing, but is printed. `scripts/conformance` runs this.
 
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
@@ -19,7 +19,8 @@ for (const folder of readdirSync(directory, { withFileTypes: true }).filter((ent
 
 /** What the suite says of each scenario at the end of its log, and which of them it does not count. */
 const summary = readFileSync(join(directory, 'log'), 'utf8').split('=== SUMMARY ===')[1] ?? '';
-const passed = new Map([...summary.matchAll(/^([✓✗]) (\S+): /gm)].map(([, mark, scenario]) => [scenario, mark === '✓']));
+const lines = [...summary.matchAll(/^([✓✗]) (\S+): /gm)];
+const passed = new Map(lines.map(([, mark, scenario]) => [scenario, mark === '✓']));
 const uncounted = new Set([...summary.matchAll(/^ {2}[✓✗] (\S+) \(/gm)].map(([, scenario]) => scenario));
 
 const scored = [...passed.keys()].filter((scenario) => !uncounted.has(scenario));

@@ -1,4 +1,7 @@
-"""`mcp` 1.x, the first generation of the Python SDK: `python client.py URL TOKEN ERA CHILD`, with `tour.py` on PYTHONPATH."""
+"""`mcp` 1.x, the first generation of the Python SDK.
+
+`python client.py URL TOKEN ERA CHILD`, with `tour.py` on PYTHONPATH.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +12,7 @@ from mcp import ClientSession, McpError, types
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
 
-from tour import Client, Sdk, main
+from tour import PAGE, Client, Sdk, main
 
 
 async def sample(_context: Any, _params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
@@ -18,6 +21,8 @@ async def sample(_context: Any, _params: types.CreateMessageRequestParams) -> ty
 
 
 async def elicit(_context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+    if params.mode == "url":
+        return types.ElicitResult(action="accept" if params.url == PAGE else "decline")
     content = {name: f"tour-{name}" for name in params.requestedSchema["properties"]}
     return types.ElicitResult(action="accept", content=content)
 

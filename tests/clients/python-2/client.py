@@ -1,4 +1,6 @@
-"""`mcp` 2.x, the second generation of the Python SDK: `python client.py URL TOKEN ERA CHILD`, with `tour.py` on PYTHONPATH.
+"""`mcp` 2.x, the second generation of the Python SDK.
+
+`python client.py URL TOKEN ERA CHILD`, with `tour.py` on PYTHONPATH.
 
 By default it asks for the modern era first (`server/discover`) and must be told, in words it understands, to fall back.
 """
@@ -14,7 +16,7 @@ from mcp import MCPError, types
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 
-from tour import Client, Sdk, main
+from tour import PAGE, Client, Sdk, main
 
 warnings.simplefilter("ignore", MCPDeprecationWarning)  # what the modern era has dropped is what the legacy era uses
 
@@ -25,6 +27,8 @@ async def sample(_context: Any, _params: types.CreateMessageRequestParams) -> ty
 
 
 async def elicit(_context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+    if params.mode == "url":
+        return types.ElicitResult(action="accept" if params.url == PAGE else "decline")
     content = {name: f"tour-{name}" for name in params.requested_schema["properties"]}
     return types.ElicitResult(action="accept", content=content)
 

@@ -1,6 +1,6 @@
-// `@modelcontextprotocol/client`, the second generation of the TypeScript SDK: `node client.mjs URL TOKEN ERA CHILD [MODE]`.
-// MODE is its version negotiation: without one, its default; `auto` asks for the modern era first; a version speaks that
-// one and no other.
+// `@modelcontextprotocol/client`, the second generation of the TypeScript SDK:
+// `node client.mjs URL TOKEN ERA CHILD [MODE]`. MODE is its version negotiation: without one, its default; `auto` asks
+// for the modern era first; a version speaks that one and no other.
 
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 

@@ -111,7 +111,7 @@ const TOOLS: [(&str, &str, Arguments); 19] = [
     ),
     (
         "ask",
-        "Asks for sampling, elicitation or roots",
+        "Asks for sampling, elicitation (by form or by URL) or roots",
         &[("kind", "string")],
     ),
     (

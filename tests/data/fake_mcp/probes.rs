@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
-use crate::call::{Call, Era, Fault, Outcome, Reply, State};
+use serde_json::json;
+
+use crate::call::{Ask, Call, Era, Fault, Outcome, Reply, State};
 use crate::message::{Answer, Object, id_key, quote};
 use crate::process;
 use crate::tools::{ask_name, roots, sample, text};
@@ -201,12 +203,27 @@ fn log(call: &Call, arguments: &Object) -> Reply {
     text(format!("logged {n}"))
 }
 
+/// The request to send the user to a page, with the id that the legacy era wants.
+fn visit(era: Era) -> Ask {
+    let mut params =
+        json!({ "mode": "url", "message": "Look there.", "url": "https://example.org/tour" });
+    if era == Era::Legacy {
+        params["elicitationId"] = "tour".into();
+    }
+    Ask {
+        key: "answer",
+        method: "elicitation/create",
+        params,
+    }
+}
+
 /// Asks, whatever the client has declared; `id`, any JSON value, is the request's id towards a
 /// legacy client.
 fn ask(call: &Call, arguments: &Object) -> Reply {
     let ask = match arguments.text("kind").as_deref() {
         Some("sampling") => sample("answer", "Say something."),
         Some("roots") => roots("answer"),
+        Some("url") => visit(call.era),
         _ => ask_name("answer", "What is your name?"),
     };
     let answers = match (arguments.raw("id"), call.era) {

@@ -1,6 +1,6 @@
 //! Revivals at the same time as each other, and as what ends a session for good.
 
-use std::sync::Barrier;
+use std::sync::{Barrier, OnceLock};
 
 use super::*;
 use crate::session::tests::ending::ROUNDS;
@@ -100,4 +100,37 @@ fn what_is_deleted_while_it_goes_to_rest_and_comes_back_is_gone() {
         world.registry.close(id, Cause::Idle, world.at(0));
         let _ = world.revive(id, USE, 0);
     });
+}
+
+/// The bridge came only after that, and must know of it.
+#[test]
+fn a_session_that_goes_idle_while_it_is_revived_rests_on() {
+    let dir = TempDir::new();
+    let registry: Arc<OnceLock<Weak<Registry>>> = Arc::default();
+    let its = Arc::clone(&registry);
+    let respawning = move |_: &str| {
+        let registry = its.get().and_then(Weak::upgrade).unwrap();
+        registry.tick(Instant::now() + IDLE * 2);
+    };
+    let options = Options {
+        idle_timeout: Some(IDLE),
+        ..UNLIMITED
+    };
+    let hooks = Hooks {
+        respawning: Some(Box::new(respawning)),
+        ..Hooks::default()
+    };
+    let world = world_with(options, hooks, &dir);
+    let _ = registry.set(Arc::downgrade(&world.registry)); // it was empty
+    let (session, client) = world.begin("ann", 0, None);
+    world.registry.close(session.id(), Cause::Idle, world.at(1));
+    client.heard();
+    let revived = world.revive(session.id(), LISTENING, 2).unwrap();
+    assert_eq!(world.last_active(session.id()), None);
+    client.listen(&revived);
+    client.post(&revived, &request("1", "ping", "{}"));
+    let told = ["refused null Resting", "refused \"1\" Resting"];
+    assert_eq!(client.heard(), told);
+    assert!(world.is_resting(session.id()));
+    world.stop();
 }
