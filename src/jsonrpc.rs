@@ -155,28 +155,34 @@ pub(crate) fn split_batch(text: &str) -> Result<Vec<&str>, ParseError> {
 /// The value of one member of an object, as it stands; `None` if there is no such member or the
 /// text is no object.
 pub(crate) fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
-    struct One<'n>(&'n str);
-    impl<'de> Visitor<'de> for One<'_> {
-        type Value = Option<&'de str>;
+    let [found] = pick(object, [name]);
+    found
+}
+
+/// Several members in one reading.
+pub(crate) fn pick<'a, const N: usize>(object: &'a str, names: [&str; N]) -> [Option<&'a str>; N] {
+    struct Picked<'n, const N: usize>([&'n str; N]);
+    impl<'de, const N: usize> Visitor<'de> for Picked<'_, N> {
+        type Value = [Option<&'de str>; N];
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = None;
+            let mut found = [None; N];
             while let Some(key) = map.next_key::<&RawValue>()? {
-                if text(key.get()).is_some_and(|key| key == self.0) {
-                    found = Some(map.next_value::<&RawValue>()?.get());
-                } else {
-                    map.next_value::<IgnoredAny>()?;
+                let key = text(key.get());
+                let at = key.and_then(|key| self.0.iter().position(|name| *name == key));
+                match at {
+                    Some(at) => found[at] = Some(map.next_value::<&RawValue>()?.get()),
+                    None => _ = map.next_value::<IgnoredAny>()?,
                 }
             }
             Ok(found)
         }
     }
     serde_json::Deserializer::from_str(object)
-        .deserialize_map(One(name))
-        .ok()
-        .flatten()
+        .deserialize_map(Picked(names))
+        .unwrap_or([None; N])
 }
 
 /// The value of a JSON string, borrowed where it has no escapes; `None` for anything else.

@@ -105,16 +105,17 @@ impl Shared {
             Some(Err(fault)) => return fault.answer(exchange, message.id_text),
             None => return Fault::head_missing().answer(exchange, message.id_text),
         };
-        let mirrored = exchange.mirrored().cloned();
         let mut desk = self.desk.lock();
         let verdict = match &*message.method == method::TOOLS_CALL {
-            true => desk.tools.check(mirrored.as_ref(), message.params),
+            true => desk.tools.check(exchange.mirrored(), message.params),
             false => Verdict::Fits,
         };
         if let Verdict::Differs(fault) = verdict {
             drop(desk);
             return fault.answer(exchange, message.id_text);
         }
+        let is_held = matches!(verdict, Verdict::Unknown);
+        let mirrored = exchange.mirrored().filter(|_| is_held).cloned();
         let call = NewCall {
             id_text: message.id_text.into(),
             token_text: envelope.progress_token.map(Into::into),
@@ -137,7 +138,7 @@ impl Shared {
         }
         let mut line = edit.done().into_bytes();
         make_line(&mut line);
-        if !matches!(verdict, Verdict::Unknown) {
+        if !is_held {
             return Some(line);
         }
         let must_ask = desk.tools.hold(Held { no, line, mirrored });

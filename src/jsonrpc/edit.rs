@@ -91,7 +91,15 @@ impl<'a> Edit<'a> {
         object: &'a str,
         is_unwanted: impl Fn(&str) -> bool,
     ) -> &mut Self {
-        let members = members(object);
+        self.remove_of(&members(object), is_unwanted)
+    }
+
+    /// Takes some of an object's members out; they are all that it has.
+    pub(crate) fn remove_of(
+        &mut self,
+        members: &[Member<'a>],
+        is_unwanted: impl Fn(&str) -> bool,
+    ) -> &mut Self {
         let is_unwanted =
             |member: &Member<'_>| text(member.key).is_some_and(|key| is_unwanted(&key));
         let mut some_kept_before = false;

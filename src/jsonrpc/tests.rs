@@ -126,3 +126,14 @@ fn error_responses_escape_their_message() {
     );
     assert_eq!(parse(&text).unwrap().kind, Kind::Response);
 }
+
+#[test]
+fn several_members_are_picked_in_one_reading() {
+    let object = r#"{"a":1,"b":{"c":2},"\u0063":[3],"a":4}"#;
+    assert_eq!(
+        pick(object, ["c", "a", "d"]),
+        [Some("[3]"), Some("4"), None]
+    );
+    assert_eq!(pick("[1]", ["a", "b"]), [None; 2]);
+    assert_eq!(pick(r#"{"a":1,}"#, ["a"]), [None]);
+}

@@ -119,26 +119,36 @@ pub(crate) fn is_modern(message: &Message<'_>) -> bool {
 /// # Errors
 /// [`Fault`] for the first that it breaks.
 pub(crate) fn check<'a>(mirrored: &Mirrored, message: &Message<'a>) -> Result<Envelope<'a>, Fault> {
-    let params = message.params.unwrap_or("{}");
-    let meta = jsonrpc::member(params, "_meta").unwrap_or("{}");
-    check_version(mirrored.version.as_deref(), meta)?;
-    let capabilities = jsonrpc::member(meta, meta::CLIENT_CAPABILITIES);
+    let source = name_source(&message.method);
+    let [meta, name] = jsonrpc::pick(
+        message.params.unwrap_or("{}"),
+        ["_meta", source.unwrap_or_default()],
+    );
+    let [version, capabilities, log_level_text, progress_token] = jsonrpc::pick(
+        meta.unwrap_or("{}"),
+        [
+            meta::PROTOCOL_VERSION,
+            meta::CLIENT_CAPABILITIES,
+            meta::LOG_LEVEL,
+            meta::PROGRESS_TOKEN,
+        ],
+    );
+    check_version(mirrored.version.as_deref(), version)?;
     if !capabilities.is_some_and(|it| it.starts_with('{')) {
         let what = format!("_meta lacks {}", meta::CLIENT_CAPABILITIES);
         return Err(Fault::invalid(what));
     }
-    check_standard(mirrored, message, params)?;
+    check_standard(mirrored, message, source.map(|source| (source, name)))?;
     if REMOVED.contains(&&*message.method) {
         return Err(Fault::no_method(&message.method));
     }
-    let log_level = match jsonrpc::member(meta, meta::LOG_LEVEL) {
+    let log_level = match log_level_text {
         Some(raw) => Some(
             log_level(raw)
                 .ok_or_else(|| Fault::invalid(format!("{} is no log level", meta::LOG_LEVEL)))?,
         ),
         None => None,
     };
-    let progress_token = jsonrpc::member(meta, meta::PROGRESS_TOKEN);
     if progress_token.is_some_and(|it| !it.starts_with(['"', '-']) && !it.starts_with(is_digit)) {
         return Err(Fault::invalid("progressToken is neither text nor a number"));
     }
@@ -159,12 +169,11 @@ pub(super) fn log_level(raw: &str) -> Option<usize> {
 }
 
 /// "Protocol Version Header".
-fn check_version(head: Option<&str>, meta: &str) -> Result<(), Fault> {
+fn check_version(head: Option<&str>, body: Option<&str>) -> Result<(), Fault> {
     let Some(head) = head else {
         return Err(Fault::head_missing());
     };
-    let body = jsonrpc::member(meta, meta::PROTOCOL_VERSION).and_then(jsonrpc::text);
-    let Some(body) = body else {
+    let Some(body) = body.and_then(jsonrpc::text) else {
         let what = format!("_meta lacks {}", meta::PROTOCOL_VERSION);
         return Err(Fault::invalid(what));
     };
@@ -179,8 +188,21 @@ fn check_version(head: Option<&str>, meta: &str) -> Result<(), Fault> {
     }
 }
 
-/// "Standard Request Headers".
-fn check_standard(mirrored: &Mirrored, message: &Message<'_>, params: &str) -> Result<(), Fault> {
+/// The member of `params` that `Mcp-Name` repeats, if the method has one.
+fn name_source(method: &str) -> Option<&'static str> {
+    match method {
+        method::TOOLS_CALL | method::PROMPTS_GET => Some("name"),
+        method::RESOURCES_READ => Some("uri"),
+        _ => None,
+    }
+}
+
+/// "Standard Request Headers". `source` is the member that `Mcp-Name` repeats, and its text.
+fn check_standard(
+    mirrored: &Mirrored,
+    message: &Message<'_>,
+    source: Option<(&str, Option<&str>)>,
+) -> Result<(), Fault> {
     let missing = |name: &str| Fault::mismatch(&format!("{name} is missing"));
     let differs =
         |name: &str, of: &str| Fault::mismatch(&format!("{name} is not {of} of the body"));
@@ -190,13 +212,10 @@ fn check_standard(mirrored: &Mirrored, message: &Message<'_>, params: &str) -> R
     if *head != message.method {
         return Err(differs(header::METHOD, "method"));
     }
-    let source = match &*message.method {
-        method::TOOLS_CALL | method::PROMPTS_GET => "name",
-        method::RESOURCES_READ => "uri",
-        _ => return Ok(()),
+    let Some((source, body)) = source else {
+        return Ok(());
     };
-    let body = jsonrpc::member(params, source).and_then(jsonrpc::text);
-    match (&mirrored.name, body) {
+    match (&mirrored.name, body.and_then(jsonrpc::text)) {
         (None, _) => Err(missing(header::NAME)),
         (Some(head), Some(body)) if decode(head).is_some_and(|head| head == body) => Ok(()),
         (Some(_), _) => Err(differs(header::NAME, source)),

@@ -8,12 +8,15 @@ use crate::jsonrpc::Id;
 use super::capabilities::Capabilities;
 use super::question::Question;
 use super::request::{Method, Request};
-use super::seal::Digest;
+use super::seal::Asked;
 
 /// Children that ask several things ask them in one go: so long is waited for the next question,
 /// and so long in all, before the client is asked.
 const NEXT_QUESTION: Duration = Duration::from_millis(25);
 const ALL_QUESTIONS: Duration = Duration::from_millis(100);
+
+/// Of the texts of all open requests.
+const KEPT_TEXT: usize = 16 << 20;
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +49,7 @@ pub(super) enum Behind {
 pub(super) struct Call {
     pub(super) method: Method,
     /// Of calls that may ask.
-    pub(super) digest: Option<Digest>,
+    pub(super) asks_for: Option<Asked>,
     /// The request under which the client waits, or waited last: its id,
     pub(super) client: i64,
     /// its token,
@@ -68,10 +71,10 @@ pub(super) struct Call {
 }
 
 impl Call {
-    fn new(request: &Request<'_>, turn: u64) -> Self {
+    fn new(request: &Request<'_>, room: usize, turn: u64) -> Self {
         Self {
             method: request.method,
-            digest: request.method.may_ask().then(|| request.digest()),
+            asks_for: request.method.may_ask().then(|| request.asked(room)),
             client: request.id,
             progress_token: request.progress_token.map(Into::into),
             capabilities: request.capabilities,
@@ -141,7 +144,9 @@ pub(super) struct Calls {
 impl Calls {
     pub(super) fn open(&mut self, request: &Request<'_>) -> &mut Call {
         self.turns += 1;
-        let call = Call::new(request, self.turns);
+        let asked = self.calls.values().filter_map(|it| it.asks_for.as_ref());
+        let kept: usize = asked.map(Asked::bytes).sum();
+        let call = Call::new(request, KEPT_TEXT.saturating_sub(kept), self.turns);
         self.calls.entry(request.id).insert_entry(call).into_mut()
     }
 

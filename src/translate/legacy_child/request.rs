@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use crate::jsonrpc::{Edit, Message, members, text};
+use crate::jsonrpc::{Edit, Member, Message, members, text};
 use crate::mcp::{LOG_LEVELS, meta, method};
 
 use super::capabilities::Capabilities;
-use super::seal::{Digest, digest};
+use super::seal::{Asked, Digest, digest};
 
 /// What is asked for, as far as it matters to the translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,9 @@ fn is_of_the_era(name: &str) -> bool {
 pub(super) struct Request<'a> {
     line: &'a str,
     params: &'a str,
-    meta: Option<&'a str>,
+    members: Vec<Member<'a>>,
+    /// Members of `_meta`, if there is one.
+    meta: Option<Vec<Member<'a>>>,
     name: Cow<'a, str>,
     pub(super) method: Method,
     /// That the front made; unique among all requests of this child.
@@ -90,6 +92,7 @@ impl<'a> Request<'a> {
         let mut request = Self {
             line,
             params: message.params.unwrap_or("{}"),
+            members: members(message.params.unwrap_or("{}")),
             meta: None,
             method: Method::of(&message.method),
             name: message.method,
@@ -100,7 +103,8 @@ impl<'a> Request<'a> {
             state: None,
             responses: None,
         };
-        for member in members(request.params) {
+        for at in 0..request.members.len() {
+            let member = request.members[at];
             match text(member.key).unwrap_or_default().as_ref() {
                 "_meta" => request.read_meta(member.value),
                 "requestState" => request.state = Some(member.value),
@@ -112,8 +116,8 @@ impl<'a> Request<'a> {
     }
 
     fn read_meta(&mut self, meta: &'a str) {
-        self.meta = Some(meta);
-        for member in members(meta) {
+        let members = members(meta);
+        for member in &members {
             match text(member.key).unwrap_or_default().as_ref() {
                 meta::CLIENT_CAPABILITIES => self.capabilities = Capabilities::read(member.value),
                 meta::PROGRESS_TOKEN => self.progress_token = Some(member.value),
@@ -121,6 +125,11 @@ impl<'a> Request<'a> {
                 _ => {}
             }
         }
+        self.meta = Some(members);
+    }
+
+    pub(super) fn asked(&self, room: usize) -> Asked {
+        Asked::new(&self.name, self.params, room)
     }
 
     pub(super) fn digest(&self) -> Digest {
@@ -143,20 +152,20 @@ impl<'a> Request<'a> {
     /// The line without what a legacy child does not know (2026-07-28, basic, "`_meta`").
     pub(super) fn for_child(&self) -> String {
         let mut edit = Edit::of(self.line);
-        let nothing_is_left = match self.meta {
+        let nothing_is_left = match &self.meta {
             None => false,
             Some(meta) => {
-                let mut members = members(meta).into_iter();
+                let mut members = meta.iter();
                 let is_kept = members.any(|it| !is_of_the_era(&text(it.key).unwrap_or_default()));
                 if is_kept {
-                    edit.remove(meta, is_of_the_era);
+                    edit.remove_of(meta, is_of_the_era);
                 }
                 !is_kept
             }
         };
         let has_extra = self.state.is_some() || self.responses.is_some();
         if nothing_is_left || has_extra {
-            edit.remove(self.params, |name| {
+            edit.remove_of(&self.members, |name| {
                 is_of_a_retry(name) || (nothing_is_left && name == "_meta")
             });
         }

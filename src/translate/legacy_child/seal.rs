@@ -91,6 +91,43 @@ impl Sealed {
     }
 }
 
+/// What a call asks for. Its text, as long as nobody wants to know: most calls are never suspended,
+/// and a digest costs more than all else that is done to a request.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Text { method: Box<str>, params: Box<str> },
+    Digest(Digest),
+}
+
+impl Asked {
+    /// `room` is how many bytes of text may be kept.
+    pub(super) fn new(method: &str, params: &str, room: usize) -> Self {
+        match params.len() <= room {
+            true => Self::Text {
+                method: method.into(),
+                params: params.into(),
+            },
+            false => Self::Digest(digest(method, params)),
+        }
+    }
+
+    pub(super) fn digest(&mut self) -> Digest {
+        let digest = match self {
+            Self::Text { method, params } => digest(method, params),
+            Self::Digest(digest) => return *digest,
+        };
+        *self = Self::Digest(digest);
+        digest
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Text { params, .. } => params.len(),
+            Self::Digest(_) => 0,
+        }
+    }
+}
+
 /// The digest of a request: its method, and its params but for what may differ in a retry.
 /// Whitespace, escapes and the order of keys do not matter: a client may print them anew.
 pub(super) fn digest(method: &str, params: &str) -> Digest {
@@ -136,6 +173,18 @@ mod tests {
         assert_eq!(sealer("a").open(&other, &state), None);
         assert_eq!(sealer("b").open(&mine, &state), None);
         assert_eq!(Sealer::new([4; 32], "a").open(&mine, &state), None);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_the_same_kept_or_not() {
+        let params = r#"{"b" : 1,"a":"\u0061"}"#;
+        let wanted = digest("tools/call", params);
+        for (room, bytes) in [(params.len(), params.len()), (params.len() - 1, 0)] {
+            let mut asked = Asked::new("tools/call", params, room);
+            assert_eq!(asked.bytes(), bytes);
+            assert_eq!([asked.digest(), asked.digest()], [wanted; 2]);
+            assert_eq!(asked.bytes(), 0, "the text is let go");
+        }
     }
 
     #[test]

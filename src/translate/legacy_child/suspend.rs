@@ -66,10 +66,12 @@ impl LegacyChild {
             return;
         };
         refuse_undeclared(call, out);
-        let Some(digest) = call.digest.filter(|_| !call.questions.is_empty()) else {
+        let is_asked = !call.questions.is_empty();
+        let Some(asks_for) = call.asks_for.as_mut().filter(|_| is_asked) else {
             call.phase = Phase::Running;
             return;
         };
+        let digest = asks_for.digest();
         for question in &mut call.questions {
             question.is_asked = true;
         }
