@@ -118,12 +118,12 @@ impl Incoming {
 
     /// What the head repeats of the body, where it may be of the modern era.
     pub(super) fn mirrored(&self) -> Option<Mirrored> {
-        let version = self.protocol_version.clone();
-        if version.as_deref().is_some_and(mcp::is_supported) {
+        let version = self.protocol_version.as_deref();
+        if version.is_some_and(mcp::is_supported) {
             return None;
         }
         Some(Mirrored {
-            version,
+            version: version.map(str::to_owned),
             method: self.rpc_method.clone(),
             name: self.rpc_name.clone(),
             params: self.params.clone(),

@@ -1,6 +1,6 @@
-//! A small MCP client over Streamable HTTP, of either era: one keep-alive connection a session, one
-//! request at a time. It takes plain JSON and SSE, with a length and in chunks, and no more than the bench
-//! meets.
+//! A small MCP client over Streamable HTTP, of either era: one keep-alive connection a session,
+//! one request at a time. It takes plain JSON and SSE, with a length and in chunks, and no more
+//! than the bench meets.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

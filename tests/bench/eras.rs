@@ -1,5 +1,6 @@
 //! Both eras of the protocol: what a call costs where client and child speak the same, and where
-//! the broker translates. Calls of `echo` again, all in turn; clients of 2026-07-28 share one child.
+//! the broker translates. Calls of `echo` again, all in turn; clients of 2026-07-28 share one
+//! child.
 
 use std::path::Path;
 

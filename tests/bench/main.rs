@@ -3,11 +3,11 @@
 //! (`mcp-broker demo-server`, tool `echo`) for everyone, and turns short enough that the machine's
 //! moods meet all alike.
 //!
-//! [`plan`] decides what is measured, in which order, and [`eras`] does for both eras of the
-//! protocol; [`server`] starts and stops what is measured;
-//! [`client`] and [`pipe`] speak MCP over HTTP and over pipes; [`load`] makes the calls and counts;
-//! [`floor`] is the least an HTTP server can do; [`figures`] is what comes out, which [`report`]
-//! and [`chart`] show. Nothing here knows the broker's code.
+//! [`plan`] decides what is measured, in which order, and so does [`eras`] for both eras of the
+//! protocol; [`server`] starts and stops what is measured; [`client`] and [`pipe`] speak MCP over
+//! HTTP and over pipes; [`load`] makes the calls and counts; [`floor`] is the least an HTTP server
+//! can do; [`figures`] is what comes out, which [`report`] and [`chart`] show. Nothing here knows
+//! the broker's code.
 
 mod chart;
 mod client;

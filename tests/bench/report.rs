@@ -58,9 +58,10 @@ fn eras(pairs: &[PairFigures]) -> String {
         out.push('\n');
     }
     out.push_str(
-        "a translated call is to take at most 1.5 times its twin: the same client over the same program, untranslated;\n\
-         for the modern client over the demo server, a legacy client. Clients of the legacy era have a child each: p50 of\n\
-         8 is that of the luckier ones, calls/s is of all\n",
+        "a translated call is to take at most 1.5 times its twin: the same client over the\n\
+         same program, untranslated; for the modern client over the demo server, a legacy client.\n\
+         Clients of the legacy era have a child each: p50 of 8 is that of the luckier ones,\n\
+         calls/s is of all\n",
     );
     out
 }
