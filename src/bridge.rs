@@ -247,7 +247,13 @@ fn too_long(id: &Id, server: &str) -> String {
 /// What serves the clients of one era. Those of the other have no use for some of it.
 trait Front: Send + Sync {
     /// Takes one POST: answers it if nothing is to wait for, and gives what is to be done yet.
-    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Taken>;
+    fn accept(
+        &self,
+        tenant: u64,
+        exchange: Box<dyn Exchange>,
+        body: io::Result<Vec<u8>>,
+        now: Instant,
+    ) -> Option<Taken>;
 
     /// Does what has to be done with no lock held.
     fn run_aside(&self, _aside: Aside) {}

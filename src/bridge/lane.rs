@@ -4,7 +4,12 @@
 //! Mostly the way is free and the child reads; then whoever brings a small request writes it, which
 //! spares a change of threads. Everything else queues up for the writer thread, and as long as
 //! anything does, nothing overtakes it. The lock is held over a write that cannot wait, so that two
-//! lines never mix, and over the translation of a line, so that both sides see one order.
+//! lines never mix, and over entering a request and translating it, so that both sides see one
+//! order.
+//!
+//! Locks are taken in this order: the way; the front's own (`desk`, `table`); the inbox, what is
+//! due, errands, under which nothing is locked. Whoever holds one of the later ones must not ask
+//! for the way. The acceptor thread only tries the way: a long message may be under translation.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -12,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::outbound::Taken;
 use super::{Exchange, Front, Refusal, refuse, refuse_first};
@@ -22,6 +27,11 @@ use crate::translate::{Out, Translator};
 pub(super) const INBOX_LEN: usize = 32;
 /// A body up to this size has come together with its head, so taking it costs no waiting.
 pub(super) const SMALL_BODY_BYTES: usize = 1024;
+
+/// Of what the child asks for and does not read.
+pub(super) const MAX_ASKED_LINES: usize = 1024;
+/// In bytes of the lines that it asked with: those wait for it, and what it gets is no longer.
+const MAX_ASKED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Writes bytes to the child if that takes no waiting; false if none of them was written.
 pub(crate) type WriteNow = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -35,8 +45,6 @@ pub(super) enum Outgoing {
         exchange: Box<dyn Exchange>,
         tenant: u64,
     },
-    /// Its requests are entered already.
-    Line(Vec<u8>),
     /// There is something in [`Way::late`].
     Late,
 }
@@ -53,6 +61,10 @@ pub(super) struct Heard {
 
 pub(super) struct Lane {
     way: Mutex<Way>,
+    /// `None` once the bridge is closed.
+    inbox: Mutex<Option<Sender<Box<Outgoing>>>>,
+    /// When [`Lane::tick`] has something to do.
+    due: Mutex<Option<Instant>>,
     /// What the writer thread was given and has not written yet.
     queued: AtomicUsize,
     /// The child is yet to be told what another one knew: nothing may overtake that.
@@ -61,14 +73,24 @@ pub(super) struct Lane {
 }
 
 struct Way {
-    /// `None` once the bridge is closed.
-    inbox: Option<Sender<Box<Outgoing>>>,
     /// `None` until the child runs.
     write_now: Option<WriteNow>,
     translator: Option<Box<dyn Translator>>,
-    /// Lines of the reader thread, which must not wait. Whoever makes them is bounded, and the
-    /// writer thread looks here before it takes anything else.
-    late: VecDeque<Vec<u8>>,
+    /// Lines of threads that must not wait. The writer thread looks here before it takes anything
+    /// else.
+    late: VecDeque<Late>,
+    /// The writer thread is told of them; once is enough.
+    is_announced: bool,
+    /// What the child has asked for, of `late`.
+    asked_lines: usize,
+    asked_bytes: usize,
+}
+
+struct Late {
+    bytes: Vec<u8>,
+    /// The length of the line of the child that it answers; 0 if the child did not ask for it, and
+    /// then whoever made it is bounded.
+    asked: usize,
 }
 
 impl Lane {
@@ -76,11 +98,15 @@ impl Lane {
         let (sender, receiver) = bounded(INBOX_LEN);
         let lane = Self {
             way: Mutex::new(Way {
-                inbox: Some(sender),
                 write_now: None,
                 translator: None,
                 late: VecDeque::new(),
+                is_announced: false,
+                asked_lines: 0,
+                asked_bytes: 0,
             }),
+            inbox: Mutex::new(Some(sender)),
+            due: Mutex::new(None),
             queued: AtomicUsize::new(0),
             is_prompting: AtomicBool::new(is_prompting),
             is_translating: AtomicBool::new(false),
@@ -95,40 +121,63 @@ impl Lane {
 
     /// Takes a POST. Never blocks.
     pub(super) fn post(&self, front: &dyn Front, tenant: u64, exchange: Box<dyn Exchange>) {
-        let mut way = self.way.lock();
-        let Some(inbox) = &way.inbox else {
-            drop(way);
+        let is_small = exchange.body_len() <= SMALL_BODY_BYTES;
+        let way = match is_small && self.is_quiet() {
+            true => self.way.try_lock(),
+            false => None,
+        };
+        match way {
+            Some(way) if way.write_now.is_some() && self.is_quiet() && self.is_open() => {
+                self.write(way, front, tenant, exchange);
+            }
+            way => {
+                drop(way);
+                self.queue(front, tenant, exchange);
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        mut way: MutexGuard<'_, Way>,
+        front: &dyn Front,
+        tenant: u64,
+        mut exchange: Box<dyn Exchange>,
+    ) {
+        let now = Instant::now();
+        let body = exchange.body();
+        match front.accept(tenant, exchange, body, now) {
+            Some(Taken::Line(line)) => {
+                let (bytes, heard) = self.translate(&mut way, line, now);
+                self.pass_on(&mut way, bytes, 0);
+                drop(way);
+                hand_in(front, heard);
+            }
+            Some(Taken::Aside(aside)) => {
+                drop(way);
+                front.run_aside(aside);
+            }
+            None => {}
+        }
+    }
+
+    /// Leaves a POST to the writer thread.
+    fn queue(&self, front: &dyn Front, tenant: u64, exchange: Box<dyn Exchange>) {
+        let inbox = self.inbox.lock();
+        let Some(sender) = &*inbox else {
+            drop(inbox);
             let (why, told_first) = front.why_closed_to(tenant);
             return refuse_first(exchange, why, told_first);
         };
-        let is_free = way.write_now.is_some() && self.is_quiet();
-        if is_free && exchange.body_len() <= SMALL_BODY_BYTES {
-            let now = Instant::now();
-            let line = match front.accept(tenant, exchange, now) {
-                Some(Taken::Line(line)) => line,
-                Some(Taken::Aside(aside)) => {
-                    drop(way);
-                    return front.run_aside(aside);
-                }
-                None => return,
-            };
-            let (bytes, heard) = way.translate(line, now);
-            if !bytes.is_empty() && !way.write(&bytes) {
-                // There is room: nothing is queued, and nobody else can queue now.
-                self.queue(&way, Outgoing::Line(bytes));
-            }
-            drop(way);
-            return hand_in(front, heard);
-        }
         let outgoing = Box::new(Outgoing::Request { exchange, tenant });
         self.queued.fetch_add(1, Ordering::AcqRel);
-        let (outgoing, is_full) = match inbox.try_send(outgoing) {
+        let (outgoing, is_full) = match sender.try_send(outgoing) {
             Ok(()) => return,
             Err(TrySendError::Full(outgoing)) => (outgoing, true),
             Err(TrySendError::Disconnected(outgoing)) => (outgoing, false),
         };
         self.queued.fetch_sub(1, Ordering::AcqRel);
-        drop(way);
+        drop(inbox);
         if let Outgoing::Request { exchange, .. } = *outgoing {
             let why = match is_full {
                 true => Refusal::TooManyInFlight,
@@ -138,19 +187,53 @@ impl Lane {
         }
     }
 
-    fn queue(&self, way: &Way, outgoing: Outgoing) {
-        if let Some(inbox) = &way.inbox {
-            self.queued.fetch_add(1, Ordering::AcqRel);
-            let _ = inbox.try_send(Box::new(outgoing));
-        }
+    fn is_open(&self) -> bool {
+        self.inbox.lock().is_some()
     }
 
     /// Gives the child a line of the reader thread: a message of ours, or of the client's side.
     pub(super) fn say(&self, line: &str, now: Instant) -> Heard {
         let mut way = self.way.lock();
-        let (bytes, heard) = way.translate(format!("{line}\n").into_bytes(), now);
-        self.pass_on(&mut way, bytes);
+        let (bytes, heard) = self.translate(&mut way, format!("{line}\n").into_bytes(), now);
+        self.pass_on(&mut way, bytes, 0);
         heard
+    }
+
+    /// What the writer thread shall write for a POST. It is entered and translated in one go, so
+    /// that what the reader thread has said before it comes before it, and what ends it after it.
+    pub(super) fn take(
+        &self,
+        front: &dyn Front,
+        tenant: u64,
+        mut exchange: Box<dyn Exchange>,
+    ) -> Vec<u8> {
+        // With no lock held, as it may take its time.
+        let body = exchange.body();
+        let mut way = self.way.lock();
+        let now = Instant::now();
+        let taken = front.accept(tenant, exchange, body, now);
+        let mut bytes = Vec::new();
+        while let Some(late) = way.pop_late() {
+            bytes.extend(late);
+            self.queued.fetch_sub(1, Ordering::AcqRel);
+        }
+        match taken {
+            Some(Taken::Line(line)) => {
+                let (line, heard) = self.translate(&mut way, line, now);
+                drop(way);
+                hand_in(front, heard);
+                match bytes.is_empty() {
+                    true => return line,
+                    false => bytes.extend(line),
+                }
+            }
+            Some(Taken::Aside(aside)) => {
+                drop(way);
+                front.run_aside(aside);
+            }
+            None => {}
+        }
+        bytes
     }
 
     /// What the writer thread shall write of a line.
@@ -158,7 +241,7 @@ impl Lane {
         if !self.is_translating() {
             return line;
         }
-        let (bytes, heard) = self.way.lock().translate(line, Instant::now());
+        let (bytes, heard) = self.translate(&mut self.way.lock(), line, Instant::now());
         hand_in(front, heard);
         bytes
     }
@@ -166,8 +249,13 @@ impl Lane {
     pub(super) fn take_late(&self) -> Option<Vec<u8>> {
         match self.queued.load(Ordering::Acquire) {
             0 => None,
-            _ => self.way.lock().late.pop_front(),
+            _ => self.way.lock().pop_late(),
         }
+    }
+
+    /// The writer thread has heard of late lines.
+    pub(super) fn heard_of_late(&self) {
+        self.way.lock().is_announced = false;
     }
 
     /// What the writer thread was given is written, or needed no writing.
@@ -182,12 +270,13 @@ impl Lane {
 
     /// What becomes of a line of the child, on the reader thread.
     pub(super) fn hear(&self, line: &str, now: Instant) -> Heard {
-        self.with_translator(|it, out| it.child_says(line, now, out))
+        let asked = line.len();
+        self.with_translator(asked, |it, out| it.child_says(line, now, out))
     }
 
     /// Time has passed, on the reader thread.
     pub(super) fn tick(&self, now: Instant) -> Heard {
-        self.with_translator(|it, out| {
+        self.with_translator(0, |it, out| {
             if it.due().is_some_and(|due| now >= due) {
                 it.tick(now, out);
             }
@@ -199,38 +288,86 @@ impl Lane {
         let mut way = self.way.lock();
         let mut out = Vec::new();
         let translator = make(&mut out);
-        let due = translator.due();
+        let (bytes, heard) = self.sort(out, &*translator);
         way.translator = Some(translator);
         self.is_translating.store(true, Ordering::Release);
-        let (bytes, heard) = sort(out, due);
-        self.pass_on(&mut way, bytes);
+        self.pass_on(&mut way, bytes, 0);
         heard
     }
 
-    fn with_translator(&self, run: impl FnOnce(&mut dyn Translator, &mut Vec<Out>)) -> Heard {
+    fn with_translator(
+        &self,
+        asked: usize,
+        run: impl FnOnce(&mut dyn Translator, &mut Vec<Out>),
+    ) -> Heard {
         let mut way = self.way.lock();
         let Some(translator) = way.translator.as_deref_mut() else {
             return Heard::default();
         };
         let mut out = Vec::new();
         run(translator, &mut out);
-        let due = translator.due();
-        let (bytes, heard) = sort(out, due);
-        self.pass_on(&mut way, bytes);
+        let (bytes, mut heard) = self.sort(out, translator);
+        if !self.pass_on(&mut way, bytes, asked) {
+            let why = || "does not read what it asks for".to_owned();
+            heard.failed.get_or_insert_with(why);
+        }
         heard
     }
 
-    /// Writes bytes if the way is free, else leaves them to the writer thread.
-    fn pass_on(&self, way: &mut Way, bytes: Vec<u8>) {
+    /// What becomes of a line of the client's side, or of several in one.
+    fn translate(&self, way: &mut Way, line: Vec<u8>, now: Instant) -> (Vec<u8>, Heard) {
+        let Some(translator) = way.translator.as_deref_mut() else {
+            return (line, Heard::default());
+        };
+        let mut out = Vec::new();
+        // Mostly it is UTF-8, which is found out faster without the rest in mind.
+        let text = str::from_utf8(&line).map(Cow::Borrowed);
+        let text = text.unwrap_or_else(|_| String::from_utf8_lossy(&line));
+        for line in text.lines() {
+            translator.client_says(line, now, &mut out);
+        }
+        self.sort(out, translator)
+    }
+
+    fn sort(&self, out: Vec<Out>, translator: &dyn Translator) -> (Vec<u8>, Heard) {
+        let mut bytes = Vec::new();
+        let due = translator.due();
+        *self.due.lock() = due;
+        let mut heard = Heard {
+            due,
+            ..Heard::default()
+        };
+        for out in out {
+            match out {
+                Out::Child(line) => {
+                    bytes.extend_from_slice(line.as_bytes());
+                    bytes.push(b'\n');
+                }
+                Out::Client(line) => heard.lines.push(line),
+                Out::Failed(why) => heard.failed = Some(why),
+            }
+        }
+        (bytes, heard)
+    }
+
+    /// Writes bytes if the way is free, else leaves them to the writer thread. False if too much
+    /// that the child has asked for waits there already.
+    fn pass_on(&self, way: &mut Way, bytes: Vec<u8>, asked: usize) -> bool {
         if bytes.is_empty() || (self.is_quiet() && way.write(&bytes)) {
-            return;
+            return true;
         }
-        way.late.push_back(bytes);
+        if asked > 0 && way.is_overfull() {
+            return false;
+        }
+        way.push_late(Late { bytes, asked });
         self.queued.fetch_add(1, Ordering::AcqRel);
-        if let Some(inbox) = &way.inbox {
+        if !way.is_announced
+            && let Some(inbox) = &*self.inbox.lock()
+        {
             // If it is full, the writer thread comes by anyway.
-            let _ = inbox.try_send(Box::new(Outgoing::Late));
+            way.is_announced = inbox.try_send(Box::new(Outgoing::Late)).is_ok();
         }
+        true
     }
 
     pub(super) fn is_translating(&self) -> bool {
@@ -239,10 +376,7 @@ impl Lane {
 
     /// When [`Lane::tick`] has something to do: a call waits for answers of its client.
     pub(super) fn due(&self) -> Option<Instant> {
-        if !self.is_translating() {
-            return None;
-        }
-        self.way.lock().translator.as_ref()?.due()
+        *self.due.lock()
     }
 
     /// Whether nothing is on its way to the writer thread, or with it.
@@ -258,14 +392,14 @@ impl Lane {
     /// between entering a message and writing it.
     pub(super) fn park(&self, front: &dyn Front) -> bool {
         let mut way = self.way.lock();
-        if way.inbox.is_none() || !self.is_quiet() {
+        if !self.is_open() || !self.is_quiet() {
             return false;
         }
         let Some(ping) = front.park() else {
             return false;
         };
-        let (bytes, heard) = way.translate(ping, Instant::now());
-        self.pass_on(&mut way, bytes);
+        let (bytes, heard) = self.translate(&mut way, ping, Instant::now());
+        self.pass_on(&mut way, bytes, 0);
         drop(way);
         hand_in(front, heard);
         front.let_go();
@@ -274,50 +408,31 @@ impl Lane {
 
     /// Nothing is taken any more, and the writer thread comes to its end.
     pub(super) fn close(&self) {
-        self.way.lock().inbox = None;
+        *self.inbox.lock() = None;
     }
 }
 
 impl Way {
-    /// What becomes of a line of the client's side, or of several in one.
-    fn translate(&mut self, line: Vec<u8>, now: Instant) -> (Vec<u8>, Heard) {
-        let Some(translator) = self.translator.as_deref_mut() else {
-            return (line, Heard::default());
-        };
-        let mut out = Vec::new();
-        // Mostly it is UTF-8, which is found out faster without the rest in mind.
-        let text = str::from_utf8(&line).map(Cow::Borrowed);
-        for line in text
-            .unwrap_or_else(|_| String::from_utf8_lossy(&line))
-            .lines()
-        {
-            translator.client_says(line, now, &mut out);
-        }
-        sort(out, translator.due())
-    }
-
     fn write(&self, bytes: &[u8]) -> bool {
         self.write_now.as_ref().is_some_and(|write| write(bytes))
     }
-}
 
-fn sort(out: Vec<Out>, due: Option<Instant>) -> (Vec<u8>, Heard) {
-    let mut bytes = Vec::new();
-    let mut heard = Heard {
-        due,
-        ..Heard::default()
-    };
-    for out in out {
-        match out {
-            Out::Child(line) => {
-                bytes.extend_from_slice(line.as_bytes());
-                bytes.push(b'\n');
-            }
-            Out::Client(line) => heard.lines.push(line),
-            Out::Failed(why) => heard.failed = Some(why),
-        }
+    fn push_late(&mut self, late: Late) {
+        self.asked_lines += usize::from(late.asked > 0);
+        self.asked_bytes += late.asked;
+        self.late.push_back(late);
     }
-    (bytes, heard)
+
+    fn pop_late(&mut self) -> Option<Vec<u8>> {
+        let late = self.late.pop_front()?;
+        self.asked_lines -= usize::from(late.asked > 0);
+        self.asked_bytes -= late.asked;
+        Some(late.bytes)
+    }
+
+    fn is_overfull(&self) -> bool {
+        self.asked_lines >= MAX_ASKED_LINES || self.asked_bytes >= MAX_ASKED_BYTES
+    }
 }
 
 /// Gives the reader thread what another thread's line has become.

@@ -15,6 +15,7 @@ mod inbound;
 mod tools;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -152,12 +153,18 @@ impl Shared {
 
 impl Front for Shared {
     /// 2026-07-28, streamable HTTP, "Sending Messages".
-    fn accept(&self, _tenant: u64, mut exchange: Box<dyn Exchange>, now: Instant) -> Option<Taken> {
+    fn accept(
+        &self,
+        _tenant: u64,
+        exchange: Box<dyn Exchange>,
+        body: io::Result<Vec<u8>>,
+        now: Instant,
+    ) -> Option<Taken> {
         let refuse = |exchange: Box<dyn Exchange>, why| {
             exchange.reply(Reply::Refused { id: "null", why });
             None
         };
-        let Ok(body) = exchange.body() else {
+        let Ok(body) = body else {
             return refuse(exchange, Refusal::BodyIncomplete);
         };
         let Ok(text) = str::from_utf8(&body) else {
@@ -200,7 +207,7 @@ impl Front for Shared {
 
     fn in_flight(&self) -> usize {
         // A call that waits for its client's answers is open in the child.
-        self.desk.lock().in_flight() + usize::from(self.lane.due().is_some())
+        usize::from(self.lane.due().is_some()) + self.desk.lock().in_flight()
     }
 
     fn is_starting(&self) -> bool {
@@ -208,7 +215,7 @@ impl Front for Shared {
     }
 
     fn has_clients(&self) -> bool {
-        self.desk.lock().has_clients() || self.lane.due().is_some()
+        self.lane.due().is_some() || self.desk.lock().has_clients()
     }
 
     fn tick(&self, now: Instant) {

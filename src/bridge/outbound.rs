@@ -1,5 +1,6 @@
 //! From clients to the child: thread `w:`. Reads bodies, enters requests, yields lines.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -82,21 +83,13 @@ impl Outbound {
         }
         let outgoing = self.inbox.recv().ok()?;
         match *outgoing {
-            Outgoing::Late => Some(Vec::new()),
-            Outgoing::Line(line) => {
-                self.is_writing = true;
-                Some(line)
+            Outgoing::Late => {
+                self.lane.heard_of_late();
+                Some(Vec::new())
             }
             Outgoing::Request { exchange, tenant } => {
                 self.is_writing = true;
-                match self.front.accept(tenant, exchange, Instant::now()) {
-                    Some(Taken::Line(line)) => Some(self.lane.outgoing(&*self.front, line)),
-                    Some(Taken::Aside(aside)) => {
-                        self.front.run_aside(aside);
-                        Some(Vec::new())
-                    }
-                    None => Some(Vec::new()),
-                }
+                Some(self.lane.take(&*self.front, tenant, exchange))
             }
         }
     }
@@ -174,10 +167,11 @@ enum Verdict {
 pub(super) fn accept(
     shared: &Shared,
     tenant: u64,
-    mut exchange: Box<dyn Exchange>,
+    exchange: Box<dyn Exchange>,
+    body: io::Result<Vec<u8>>,
     now: Instant,
 ) -> Option<Taken> {
-    let Ok(mut body) = exchange.body() else {
+    let Ok(mut body) = body else {
         return refuse(exchange, "null", Refusal::BodyIncomplete);
     };
     let Ok(text) = str::from_utf8(&body) else {

@@ -1,6 +1,7 @@
 //! The front for one client of the legacy era: its session is the child.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -88,8 +89,14 @@ impl Shared {
 }
 
 impl Front for Shared {
-    fn accept(&self, tenant: u64, exchange: Box<dyn Exchange>, now: Instant) -> Option<Taken> {
-        outbound::accept(self, tenant, exchange, now)
+    fn accept(
+        &self,
+        tenant: u64,
+        exchange: Box<dyn Exchange>,
+        body: io::Result<Vec<u8>>,
+        now: Instant,
+    ) -> Option<Taken> {
+        outbound::accept(self, tenant, exchange, body, now)
     }
 
     fn run_aside(&self, aside: Aside) {

@@ -166,8 +166,9 @@ impl Rig {
     }
 
     fn accept(&mut self, name: &str, body: Option<&[u8]>) {
-        let exchange = self.exchange(name, body);
-        let taken = outbound::accept(self.shared(), self.tenant, exchange, self.now);
+        let mut exchange = self.exchange(name, body);
+        let body = exchange.body();
+        let taken = outbound::accept(self.shared(), self.tenant, exchange, body, self.now);
         let lines = match taken {
             Some(Taken::Line(lines)) => lines,
             Some(Taken::Aside(aside)) => return aside.run(self.shared()),

@@ -29,6 +29,7 @@
 //! ```
 
 mod bounds;
+mod locks;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +38,7 @@ use std::time::Duration;
 
 use super::super::tests::dialogue::{self, Stage};
 use super::super::tests::fakes::{Client, FakeExchange, FakeHost, Log};
-use super::super::{Inbound, Quota};
+use super::super::{Exchange, Inbound, Quota};
 use super::*;
 use crate::translate::{LegacyChild, LegacyChildOptions, Sealer};
 
@@ -201,8 +202,9 @@ impl Rig {
     }
 
     fn accept(&mut self, name: &str, body: Option<&str>) {
-        let exchange = self.exchange(name, body);
-        let line = self.bridge.front.accept(0, exchange, self.now);
+        let mut exchange = self.exchange(name, body);
+        let body = exchange.body();
+        let line = self.bridge.front.accept(0, exchange, body, self.now);
         let line = match line {
             Some(Taken::Line(line)) => line,
             Some(Taken::Aside(_)) => panic!("nothing is said aside here"),

@@ -1,8 +1,9 @@
 //! The way of a POST to the child: written at once where that takes no waiting, else queued, and
 //! never overtaken.
 
-use super::super::lane::INBOX_LEN;
+use super::super::lane::{INBOX_LEN, MAX_ASKED_LINES};
 use super::*;
+use crate::translate::Out;
 
 fn ping(id: usize) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#)
@@ -136,4 +137,189 @@ fn what_comes_when_the_writer_thread_has_gone_is_refused() {
     assert_eq!(rig.log.take(), ["a refused id=1 SessionEnded"]);
     assert_eq!(log.take(), [""; 0]);
     assert_eq!(bridge.in_flight(), 0);
+}
+
+/// Passes on what it is told; what the child says it answers as it is told to.
+struct Relay<F>(F);
+
+impl<F: FnMut(&str) -> Vec<Out> + Send> Translator for Relay<F> {
+    fn begin(&mut self, _now: Instant, _out: &mut Vec<Out>) {}
+
+    fn client_says(&mut self, line: &str, _now: Instant, out: &mut Vec<Out>) {
+        out.push(Out::Child(line.to_owned()));
+    }
+
+    fn child_says(&mut self, line: &str, _now: Instant, out: &mut Vec<Out>) {
+        out.extend((self.0)(line));
+    }
+
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    fn tick(&mut self, _now: Instant, _out: &mut Vec<Out>) {}
+}
+
+/// A bridge whose child takes no line at once, with a translator.
+fn translated(hear: impl FnMut(&str) -> Vec<Out> + Send + 'static) -> Rig {
+    let (rig, has_room) = connected();
+    has_room.store(false, Ordering::Relaxed);
+    rig.bridge.lane.install(|_| Box::new(Relay(hear)));
+    rig
+}
+
+#[test]
+fn late_lines_leave_the_inbox_to_requests() {
+    let (mut rig, has_room) = connected();
+    has_room.store(false, Ordering::Relaxed);
+    let lane = Arc::clone(&rig.bridge.lane);
+    lane.say("0", rig.now);
+    for n in 1..=2 * INBOX_LEN {
+        lane.say(&n.to_string(), rig.now);
+        // Another has come before the writer thread comes back.
+        assert!(lane.take_late().is_some());
+        lane.written();
+    }
+    assert!(lane.take_late().is_some());
+    lane.written();
+    assert!(lane.is_quiet());
+    rig.bring("a", &ping(1)); // cannot be written at once
+    rig.bring("b", &ping(2));
+    assert_eq!(rig.log.take(), [""; 0]);
+    assert_eq!(rig.next_queued(), ping(1));
+    assert_eq!(rig.next_queued(), ping(2));
+}
+
+/// Does something else before its body has come.
+struct Slow {
+    inner: Box<FakeExchange>,
+    meanwhile: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Exchange for Slow {
+    fn body_len(&self) -> usize {
+        SMALL_BODY_BYTES + 1
+    }
+
+    fn body(&mut self) -> io::Result<Vec<u8>> {
+        self.meanwhile.take().into_iter().for_each(|it| it());
+        self.inner.body()
+    }
+
+    fn connection(&self) -> u64 {
+        self.inner.connection()
+    }
+
+    fn mirrored(&self) -> Option<&Mirrored> {
+        self.inner.mirrored()
+    }
+
+    fn reply(self: Box<Self>, reply: Reply<'_>) {
+        self.inner.reply(reply);
+    }
+
+    fn stream(self: Box<Self>, session: Option<&str>) -> io::Result<Box<dyn EventWriter>> {
+        self.inner.stream(session)
+    }
+}
+
+#[test]
+fn the_writer_thread_does_not_overtake_late_lines() {
+    let mut rig = translated(|_| vec![Out::Child("initialized".to_owned())]);
+    let lane = Arc::clone(&rig.bridge.lane);
+    let slow = Slow {
+        inner: rig.exchange("a", Some(ping(1).as_bytes())),
+        meanwhile: Some(Box::new(move || {
+            lane.hear("ready", Instant::now());
+        })),
+    };
+    rig.bridge.post(rig.tenant, Box::new(slow));
+    assert_eq!(rig.next_queued(), format!("initialized\n{}", ping(1)));
+    rig.bring("b", "not JSON");
+    rig.bridge.close();
+    assert_eq!(rig.outbound.next(), None);
+    assert_eq!(rig.bridge.lane.queued(), 0);
+}
+
+#[test]
+fn a_request_is_translated_before_anybody_can_end_it() {
+    let mut rig = translated(|_| Vec::new());
+    let (lane, front) = (Arc::clone(&rig.bridge.lane), Arc::clone(&rig.bridge.front));
+    let before = front.in_flight();
+    let reader = std::thread::spawn({
+        let lane = Arc::clone(&lane);
+        move || {
+            // As soon as the request is entered.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while front.in_flight() == before && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            lane.say("cancelled", Instant::now());
+        }
+    });
+    let exchange = rig.exchange("a", Some(ping(1).as_bytes()));
+    rig.bridge.post(rig.tenant, exchange);
+    let mut lines = rig.next_queued();
+    reader.join().unwrap();
+    if lines == ping(1) {
+        lines = format!("{lines}\n{}", rig.next_queued());
+    }
+    assert_eq!(lines, format!("{}\ncancelled", ping(1)));
+}
+
+#[test]
+fn a_child_that_does_not_read_what_it_asks_for_is_given_up() {
+    let mut rig = translated(|line| vec![Out::Child(format!("pong {line}"))]);
+    for _ in 0..MAX_ASKED_LINES {
+        let heard = rig.bridge.lane.hear(&ping(7), rig.now);
+        assert_eq!(heard.failed, None);
+    }
+    // What it did not ask for has its own bounds.
+    rig.bridge.lane.say("a client has gone", rig.now);
+    let queued = rig.bridge.lane.queued();
+    assert_eq!(queued, MAX_ASKED_LINES + 1);
+    rig.child(&ping(7));
+    assert_eq!(rig.log.take(), ["ended: does not read what it asks for"]);
+    assert_eq!(rig.bridge.lane.queued(), queued);
+}
+
+#[test]
+fn a_child_that_asks_with_long_lines_is_given_up_sooner() {
+    let rig = translated(|line| vec![Out::Child(line.to_owned())]);
+    let long = "x".repeat(1024 * 1024);
+    for _ in 0..4 {
+        assert_eq!(rig.bridge.lane.hear(&long, rig.now).failed, None);
+    }
+    let heard = rig.bridge.lane.hear("x", rig.now);
+    assert_eq!(
+        heard.failed.as_deref(),
+        Some("does not read what it asks for")
+    );
+    // Once it reads, all is well again.
+    assert!(rig.bridge.lane.take_late().is_some());
+    assert_eq!(rig.bridge.lane.hear("x", rig.now).failed, None);
+}
+
+#[test]
+fn nobody_who_brings_a_request_waits_for_a_translation() {
+    let (entered, has_entered) = crossbeam_channel::bounded(1);
+    let (release, is_released) = crossbeam_channel::bounded::<()>(1);
+    let mut rig = translated(move |_| {
+        let _ = entered.send(());
+        let _ = is_released.recv_timeout(Duration::from_secs(10));
+        Vec::new()
+    });
+    let lane = Arc::clone(&rig.bridge.lane);
+    let reader = std::thread::spawn(move || {
+        lane.hear("long", Instant::now());
+        Instant::now()
+    });
+    has_entered.recv_timeout(Duration::from_secs(10)).unwrap();
+    rig.bring("a", &ping(1));
+    let in_flight = rig.bridge.in_flight();
+    let is_back = Instant::now();
+    release.send(()).unwrap();
+    assert!(reader.join().unwrap() > is_back);
+    assert_eq!(in_flight, 1);
+    assert_eq!(rig.next_queued(), ping(1));
 }
