@@ -68,6 +68,16 @@ pub(crate) mod method {
     pub(crate) const DISCOVER: &str = "server/discover";
     pub(crate) const LISTEN: &str = "subscriptions/listen";
     pub(crate) const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
+    /// 2026-07-28, changelog, "Major changes" 2, 4 and 5: a client's requests up to 2025-11-25 that
+    /// a modern one does not make. A child of both eras would take some for a change of eras. Those
+    /// of tasks are not among them: an extension has taken over their names.
+    pub(crate) fn was_removed(name: &str) -> bool {
+        matches!(
+            name,
+            INITIALIZE | PING | SET_LEVEL | SUBSCRIBE | UNSUBSCRIBE
+        )
+    }
 }
 
 /// Severities of log messages, the least severe first (RFC 5424 section 6.2.1).

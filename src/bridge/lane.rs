@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::outbound::Taken;
 use super::{Exchange, Front, Refusal, refuse, refuse_first};
-use crate::translate::{Out, Translator};
+use crate::translate::{Failure, Out, Translator};
 
 /// What waits for the writer thread; more is refused.
 pub(super) const INBOX_LEN: usize = 32;
@@ -45,7 +45,7 @@ pub(super) enum Outgoing {
 pub(super) struct Heard {
     pub(super) lines: Vec<String>,
     /// The child cannot be served from: why.
-    pub(super) failed: Option<String>,
+    pub(super) failed: Option<Failure>,
     /// When [`Lane::tick`] has something to do.
     pub(super) due: Option<Instant>,
 }
@@ -308,7 +308,7 @@ fn sort(out: Vec<Out>, due: Option<Instant>) -> (Vec<u8>, Heard) {
                 bytes.push(b'\n');
             }
             Out::Client(line) => heard.lines.push(line),
-            Out::Failed(why) => heard.failed = Some(why),
+            Out::Failed(failure) => heard.failed = Some(failure),
         }
     }
     (bytes, heard)

@@ -38,7 +38,7 @@ use call::{Calls, Phase};
 use levels::Levels;
 use listens::Listens;
 use question::Question;
-use request::{Request, was_removed};
+use request::{Request, is_misunderstood};
 use response::refusal;
 use server::Server;
 
@@ -102,9 +102,9 @@ impl LegacyChild {
                     self.client_says(&line, now, out);
                 }
             }
-            Err(why) => {
+            Err(failure) => {
                 self.stage = Stage::Failed;
-                out.push(Out::Failed(why));
+                out.push(Out::Failed(failure));
             }
         }
     }
@@ -117,8 +117,7 @@ impl LegacyChild {
             return;
         };
         match message.method.as_ref() {
-            // 2026-07-28, versioning, and changelog, "Major changes" 2, 4, 5 and 6.
-            name if was_removed(name) => {
+            name if is_misunderstood(name) => {
                 let why = format!("{name} does not exist in this protocol version");
                 out.push(Out::Client(refusal(id, code::METHOD_NOT_FOUND, &why)));
             }
