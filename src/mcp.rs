@@ -34,6 +34,8 @@ pub(crate) mod code {
     pub(crate) const RESOURCE_NOT_FOUND: i64 = -32002;
     /// 2025-11-25 only, likewise.
     pub(crate) const URL_ELICITATION_REQUIRED: i64 = -32042;
+    /// Of these a server may send to a modern client only those below.
+    pub(crate) const RESERVED: std::ops::RangeInclusive<i64> = -32099..=-32020;
     pub(crate) const HEADER_MISMATCH: i64 = -32020;
     pub(crate) const MISSING_CLIENT_CAPABILITY: i64 = -32021;
     pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
