@@ -34,6 +34,8 @@ pub(crate) mod code {
     pub(crate) const RESOURCE_NOT_FOUND: i64 = -32002;
     /// 2025-11-25 only, likewise.
     pub(crate) const URL_ELICITATION_REQUIRED: i64 = -32042;
+    /// Of these a server may send to a modern client only those below.
+    pub(crate) const RESERVED: std::ops::RangeInclusive<i64> = -32099..=-32020;
     pub(crate) const HEADER_MISMATCH: i64 = -32020;
     pub(crate) const MISSING_CLIENT_CAPABILITY: i64 = -32021;
     pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
@@ -68,6 +70,16 @@ pub(crate) mod method {
     pub(crate) const DISCOVER: &str = "server/discover";
     pub(crate) const LISTEN: &str = "subscriptions/listen";
     pub(crate) const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
+    /// 2026-07-28, changelog, "Major changes" 2, 4 and 5: a client's requests up to 2025-11-25 that
+    /// a modern one does not make. A child of both eras would take some for a change of eras. Those
+    /// of tasks are not among them: an extension has taken over their names.
+    pub(crate) fn was_removed(name: &str) -> bool {
+        matches!(
+            name,
+            INITIALIZE | PING | SET_LEVEL | SUBSCRIBE | UNSUBSCRIBE
+        )
+    }
 }
 
 /// Severities of log messages, the least severe first (RFC 5424 section 6.2.1).

@@ -25,8 +25,30 @@ pub(crate) enum Out {
     Child(String),
     /// For the client's side, as if the child had written it.
     Client(String),
-    /// The child cannot be served from: why, in words that follow "it". Nothing comes after it.
-    Failed(String),
+    /// The child cannot be served from. Nothing comes after it.
+    Failed(Failure),
+}
+
+/// Why a child cannot be served from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// In words that follow "it".
+    pub(crate) why: &'static str,
+    /// What the child says to it. There may be secrets in that.
+    pub(crate) said: Option<String>,
+}
+
+impl Failure {
+    /// So many characters of what the child says are told.
+    const SAID_CHARS: usize = 200;
+
+    /// Both, for people; `redact` strikes secrets out of so many characters of a text.
+    pub(crate) fn told(&self, redact: impl FnOnce(&str, usize) -> String) -> String {
+        match &self.said {
+            None => self.why.to_owned(),
+            Some(said) => format!("{}: {}", self.why, redact(said, Self::SAID_CHARS)),
+        }
+    }
 }
 
 /// A child in the dress of the other era.

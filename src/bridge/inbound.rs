@@ -148,8 +148,8 @@ impl SessionInbound {
         for line in heard.lines {
             self.message(&line, now);
         }
-        if let Some(why) = heard.failed {
-            self.fail_translated(why, now);
+        if let Some(failure) = heard.failed {
+            self.fail_translated(&failure, now);
         }
         if let Some(due) = heard.due {
             (self.shared.options.wake_at)(due);

@@ -21,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::outbound::Taken;
 use super::{Exchange, Front, Refusal, refuse, refuse_first};
-use crate::translate::{Out, Translator};
+use crate::translate::{Failure, Out, Translator};
 
 /// What waits for the writer thread; more is refused.
 pub(super) const INBOX_LEN: usize = 32;
@@ -54,7 +54,7 @@ pub(super) enum Outgoing {
 pub(super) struct Heard {
     pub(super) lines: Vec<String>,
     /// The child cannot be served from: why.
-    pub(super) failed: Option<String>,
+    pub(super) failed: Option<Failure>,
     /// When [`Lane::tick`] has something to do.
     pub(super) due: Option<Instant>,
 }
@@ -308,8 +308,10 @@ impl Lane {
         run(translator, &mut out);
         let (bytes, mut heard) = self.sort(out, translator);
         if !self.pass_on(&mut way, bytes, asked) {
-            let why = || "does not read what it asks for".to_owned();
-            heard.failed.get_or_insert_with(why);
+            heard.failed.get_or_insert(Failure {
+                why: "does not read what it asks for",
+                said: None,
+            });
         }
         heard
     }

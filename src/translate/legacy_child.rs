@@ -8,13 +8,15 @@
 //!
 //! - `request`: what a client asks, and what of it the child sees; `response`: the way back
 //! - `call`, `question`: the state of one open call
-//! - `suspend`: from a question to `input_required`; `resume`: from the retry to the answers
+//! - `ask`: from a question to its call; `suspend`: from there to `input_required`; `resume`: from
+//!   the retry to the answers
 //! - `seal`: `requestState`
 //! - `server`: initialization and discovery; `levels`: logging; `listens`: subscriptions
 //!
 //! The bridge in front has made ids and progress tokens unique (one integer for both), has checked
 //! what every modern request must have, and gives log messages to the requests that want them.
 
+mod ask;
 mod call;
 mod capabilities;
 mod levels;
@@ -32,11 +34,11 @@ use std::time::{Duration, Instant};
 use crate::jsonrpc::{self, Edit, Id, Kind, Message, code, member, parse};
 use crate::mcp::method;
 
-use call::{Behind, Call, Calls, Phase};
+use call::{Calls, Phase};
 use levels::Levels;
 use listens::Listens;
 use question::Question;
-use request::{Request, was_removed};
+use request::{Request, is_misunderstood};
 use response::refusal;
 use server::Server;
 
@@ -100,9 +102,9 @@ impl LegacyChild {
                     self.client_says(&line, now, out);
                 }
             }
-            Err(why) => {
+            Err(failure) => {
                 self.stage = Stage::Failed;
-                out.push(Out::Failed(why));
+                out.push(Out::Failed(failure));
             }
         }
     }
@@ -115,8 +117,7 @@ impl LegacyChild {
             return;
         };
         match message.method.as_ref() {
-            // 2026-07-28, versioning, and changelog, "Major changes" 2, 4, 5 and 6.
-            name if was_removed(name) => {
+            name if is_misunderstood(name) => {
                 let why = format!("{name} does not exist in this protocol version");
                 out.push(Out::Client(refusal(id, code::METHOD_NOT_FOUND, &why)));
             }
@@ -167,7 +168,7 @@ impl LegacyChild {
     }
 
     /// 2026-07-28, cancellation, "Transport-Specific Cancellation": a client has gone.
-    fn cancelled_by_client(&mut self, message: &Message<'_>, out: &mut Vec<Out>) {
+    fn cancelled_by_client(&mut self, message: &Message<'_>, now: Instant, out: &mut Vec<Out>) {
         let Some(Id::Integer(id)) = request_id(message) else {
             return;
         };
@@ -187,7 +188,7 @@ impl LegacyChild {
         if matches!(call.phase, Phase::Held) {
             self.levels.forget(id);
         } else {
-            abandon(id, &call, "the client has gone", out);
+            self.abandon(id, call, "the client has gone", now, out);
         }
     }
 
@@ -232,17 +233,13 @@ impl LegacyChild {
         now: Instant,
         out: &mut Vec<Out>,
     ) {
-        let Some(mut call) = self.calls.close(id) else {
+        let Some(call) = self.calls.close(id) else {
             return self.note("answers a request that nobody waits for");
         };
         match call.phase {
             Phase::Held => self.calls.put_back(id, call),
             Phase::Running | Phase::Asking { .. } => self.finish(id, call, line, message, now, out),
-            Phase::Suspended { .. } => {
-                call.questions.clear();
-                call.behind = Behind::Answer(self.kept_answer(line, message));
-                self.calls.put_back(id, call);
-            }
+            Phase::Suspended { .. } => self.keep_answer(id, call, line, message, now, out),
         }
     }
 
@@ -303,19 +300,6 @@ impl LegacyChild {
     }
 }
 
-/// Tells the child that a call and its questions have come to nothing.
-fn abandon(id: i64, call: &Call, why: &str, out: &mut Vec<Out>) {
-    let questions = call.questions.iter();
-    let refusals = questions.filter_map(|it| it.refusal(code::INTERNAL_ERROR, why));
-    out.extend(refusals.map(Out::Child));
-    if matches!(call.behind, Behind::Child) {
-        out.push(Out::Child(format!(
-            r#"{{"jsonrpc":"2.0","method":"{}","params":{{"requestId":{id},"reason":"{why}"}}}}"#,
-            method::CANCELLED
-        )));
-    }
-}
-
 /// The request that a `notifications/cancelled` means.
 fn request_id(message: &Message<'_>) -> Option<Id> {
     Id::parse(member(message.params?, "requestId")?)
@@ -336,7 +320,7 @@ impl Translator for LegacyChild {
             (Kind::Request, Stage::Initializing(waiting)) => waiting.push(line.to_owned()),
             (Kind::Request, Stage::Ready) => self.request(line, message, now, out),
             (Kind::Notification, _) if message.method == method::CANCELLED => {
-                self.cancelled_by_client(&message, out);
+                self.cancelled_by_client(&message, now, out);
             }
             (Kind::Notification, _) => {} // none of the others is of the modern era
         }

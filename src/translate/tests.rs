@@ -7,6 +7,7 @@
 //! > client JSON     a message of the client's side
 //! > child JSON      a message of the child
 //! > wait SECONDS    time passes, in steps of ten milliseconds
+//! < failed WHY      in brackets what has to be redacted
 //! ```
 
 use std::fs;
@@ -98,7 +99,10 @@ impl Stage {
         let line = |out: Out| match out {
             Out::Child(line) => format!("< child {line}\n"),
             Out::Client(line) => format!("< client {line}\n"),
-            Out::Failed(why) => format!("< failed {why}\n"),
+            Out::Failed(failure) => {
+                let told = failure.told(|said, _| format!("[{said}]"));
+                format!("< failed {told}\n")
+            }
         };
         self.out.drain(..).map(line).collect()
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::SessionInbound;
 use crate::bridge::{End, EraNews, Inbound, Reply};
 use crate::jsonrpc::{self, Kind, Message, code};
-use crate::translate::{self, ModernChild};
+use crate::translate::{self, Failure, ModernChild};
 
 /// Lines of stderr that an error message quotes.
 const QUOTED_LINES: usize = 20;
@@ -79,10 +79,11 @@ impl SessionInbound {
     }
 
     /// The translator cannot serve anybody from this child.
-    pub(super) fn fail_translated(&mut self, why: String, now: Instant) {
-        let server = &self.shared.options.server;
-        let detail = format!("server \"{server}\" cannot be used: it {why}");
-        self.fail_start(why, detail, now);
+    pub(super) fn fail_translated(&mut self, failure: &Failure, now: Instant) {
+        let options = &self.shared.options;
+        let told = failure.told(&*options.redact);
+        let detail = format!("server \"{}\" cannot be used: it {told}", options.server);
+        self.fail_start(format!("it {}", failure.why), detail, now);
     }
 
     pub(super) fn refused_to_start(&self) {

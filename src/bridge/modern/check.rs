@@ -9,16 +9,6 @@ use crate::bridge::{Exchange, Reply};
 use crate::jsonrpc::{self, Message, code as rpc};
 use crate::mcp::{self, code, header, meta, method};
 
-/// What was the client's way of doing things up to 2025-11-25 and is gone (2026-07-28, changelog,
-/// "Major changes"). A child of both eras would take some of it for a change of eras.
-const REMOVED: [&str; 5] = [
-    method::INITIALIZE,
-    method::PING,
-    method::SET_LEVEL,
-    method::SUBSCRIBE,
-    method::UNSUBSCRIBE,
-];
-
 /// What a head repeats of its body.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirrored {
@@ -139,7 +129,7 @@ pub(crate) fn check<'a>(mirrored: &Mirrored, message: &Message<'a>) -> Result<En
         return Err(Fault::invalid(what));
     }
     check_standard(mirrored, message, source.map(|source| (source, name)))?;
-    if REMOVED.contains(&&*message.method) {
+    if method::was_removed(&message.method) {
         return Err(Fault::no_method(&message.method));
     }
     let log_level = match log_level_text {

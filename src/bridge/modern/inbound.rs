@@ -151,16 +151,15 @@ impl ModernInbound {
         for line in heard.lines {
             self.message(&line, now);
         }
-        if let Some(why) = heard.failed {
+        if let Some(failure) = heard.failed {
             if let Some(tell) = &self.shared.options.era_news {
                 tell(EraNews::NotAsKnown);
             }
-            let server = &self.shared.options.server;
-            let detail = format!(
-                "server \"{server}\" cannot be used: it {why}{}",
-                self.stderr()
-            );
-            self.fail_start(why, detail, now);
+            let options = &self.shared.options;
+            let told = failure.told(&*options.redact);
+            let (server, stderr) = (&options.server, self.stderr());
+            let detail = format!("server \"{server}\" cannot be used: it {told}{stderr}");
+            self.fail_start(format!("it {}", failure.why), detail, now);
         }
         if let Some(due) = heard.due {
             (self.shared.options.wake_at)(due);

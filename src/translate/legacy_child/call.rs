@@ -93,6 +93,7 @@ impl Call {
         self.client = retry.id;
         self.progress_token = retry.progress_token.map(Into::into);
         self.capabilities = retry.capabilities;
+        self.missing = self.missing.without(retry.capabilities);
         self.turn = turn;
         self.round += 1;
         self.phase = Phase::Running;
@@ -181,16 +182,27 @@ impl Calls {
     }
 
     /// Whose client a question of the child is for: the protocol does not say, so that of the call
-    /// which came last among those whose client waits, else among the suspended ones.
-    pub(super) fn that_may_ask(&mut self) -> Option<(i64, &mut Call)> {
+    /// which came last among those whose client waits, else among the suspended ones; and of these
+    /// one whose client can be asked, if there is any. Also whether there is no other choice.
+    pub(super) fn that_may_ask(&mut self, need: Capabilities) -> Option<(&mut Call, bool)> {
         let may_ask = |call: &Call| {
             call.method.may_ask()
                 && !matches!(call.phase, Phase::Held)
                 && matches!(call.behind, Behind::Child)
         };
-        let calls = self.calls.iter_mut().filter(|(_, call)| may_ask(call));
-        let newest = calls.max_by_key(|(_, call)| (!call.is_suspended(), call.turn));
-        newest.map(|(id, call)| (*id, call))
+        let is_only_one = self.calls.values().filter(|call| may_ask(call)).count() == 1;
+        let calls = self.calls.values_mut().filter(|call| may_ask(call));
+        let best = calls.max_by_key(|call| {
+            let can_be_asked = call.capabilities.include(need);
+            (!call.is_suspended(), can_be_asked, call.turn)
+        });
+        best.map(|call| (call, is_only_one))
+    }
+
+    /// Whether the child has asked this already, and waits for the answer.
+    pub(super) fn have_question(&self, id: &Id) -> bool {
+        let mut questions = self.calls.values().flat_map(|call| &call.questions);
+        questions.any(|question| question.is(id))
     }
 
     /// Takes a question back.

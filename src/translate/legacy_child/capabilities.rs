@@ -49,6 +49,18 @@ impl Capabilities {
         }
     }
 
+    /// What of these is not among the others.
+    pub(super) fn without(self, other: Self) -> Self {
+        Self {
+            form: self.form && !other.form,
+            url: self.url && !other.url,
+            sampling: self.sampling && !other.sampling,
+            sampling_tools: self.sampling_tools && !other.sampling_tools,
+            sampling_context: self.sampling_context && !other.sampling_context,
+            roots: self.roots && !other.roots,
+        }
+    }
+
     /// As a client declares them.
     pub(super) fn to_json(self) -> String {
         let group = |name: &str, is_there: bool, parts: &[(&str, bool)]| {
@@ -64,9 +76,10 @@ impl Capabilities {
             ("tools", self.sampling_tools),
             ("context", self.sampling_context),
         ];
+        let samples = self.sampling || self.sampling_tools || self.sampling_context;
         let groups = [
             group("roots", self.roots, &[]),
-            group("sampling", self.sampling, &sampling),
+            group("sampling", samples, &sampling),
             group("elicitation", self.form || self.url, &modes),
         ];
         let groups: Vec<_> = groups.into_iter().flatten().collect();
@@ -114,5 +127,7 @@ mod tests {
         assert!(!can.include(need(r#"{"elicitation":{"url":{}}}"#)));
         assert!(!can.include(need(r#"{"sampling":{"tools":{}}}"#)));
         assert!(!can.include(need(r#"{"roots":{}}"#)));
+        let missing = need(r#"{"sampling":{"tools":{}},"roots":{}}"#).without(can);
+        assert_eq!(missing.to_json(), r#"{"roots":{},"sampling":{"tools":{}}}"#);
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Question {
     pub(super) need: Capabilities,
     /// Whether the client has been asked, in the round that it is to answer.
     pub(super) is_asked: bool,
+    /// Whether it can be no other call's than that which it is filed under.
+    pub(super) is_surely_its_own: bool,
 }
 
 impl Question {
@@ -34,12 +36,12 @@ impl Question {
         Kind::of(name).is_some()
     }
 
-    /// Reads a request of the child; `number` makes a key if its id makes none.
-    pub(super) fn read(message: &Message<'_>, number: u32) -> Option<Self> {
+    /// Reads a request of the child, whose id is the key if it is a text.
+    pub(super) fn read(message: &Message<'_>) -> Option<Self> {
         let kind = Kind::of(&message.method)?;
         let (key, key_text) = match &message.id {
             Id::String(id) => (id.clone(), message.id_text.into()),
-            _ => numbered(number),
+            _ => numbered(0),
         };
         Some(Self {
             key,
@@ -49,6 +51,7 @@ impl Question {
             params: message.params.map(Into::into),
             need: kind.need(message.params.unwrap_or("{}")),
             is_asked: false,
+            is_surely_its_own: true,
         })
     }
 
@@ -67,11 +70,19 @@ impl Question {
                 ..Capabilities::default()
             },
             is_asked: false,
+            is_surely_its_own: true,
         }
     }
 
     pub(super) fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Gives it a key of this call if its id makes none.
+    pub(super) fn name(&mut self, number: u32) {
+        if !matches!(self.id, Some((Id::String(_), _))) {
+            self.rename(number);
+        }
     }
 
     /// Gives it another key.
@@ -81,6 +92,11 @@ impl Question {
 
     pub(super) fn is(&self, id: &Id) -> bool {
         self.id.as_ref().is_some_and(|(own, _)| own == id)
+    }
+
+    /// It will not be put to a client again.
+    pub(super) fn forget_params(&mut self) {
+        self.params = None;
     }
 
     /// What is kept of it.

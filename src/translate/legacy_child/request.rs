@@ -44,16 +44,11 @@ impl Method {
     }
 }
 
-/// 2026-07-28, changelog, "Major changes": what a legacy child knows and a modern client does not.
-pub(super) fn was_removed(name: &str) -> bool {
-    matches!(
-        name,
-        method::INITIALIZE
-            | method::PING
-            | method::SET_LEVEL
-            | method::SUBSCRIBE
-            | method::UNSUBSCRIBE
-    ) || name.starts_with("tasks/")
+/// What a legacy child takes for something else than a modern client means by it, if anything.
+///
+/// 2026-07-28, changelog, "Major changes" 6: `tasks/...` is of an extension now.
+pub(super) fn is_misunderstood(name: &str) -> bool {
+    method::was_removed(name) || name.starts_with("tasks/")
 }
 
 /// Members of `params` that only the retry of a suspended request has.

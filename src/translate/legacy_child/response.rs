@@ -62,13 +62,22 @@ pub(super) fn error<'a>(line: &'a str, error: &'a str, id: Option<(&'a str, i64)
     if let Some((old, new)) = id {
         edit.replace(old, new.to_string());
     }
-    // 2026-07-28, resources, "Error Handling"; basic, "Error Codes": never -32002 any more.
-    if error_code(error) == Some(mcp::code::RESOURCE_NOT_FOUND)
-        && let Some(old) = member(error, "code")
-    {
-        edit.replace(old, code::INVALID_PARAMS.to_string());
+    if let Some((old, new)) = member(error, "code").zip(modern_code(error)) {
+        edit.replace(old, new.to_string());
     }
     edit.done()
+}
+
+/// What a modern client is to get instead of the error's code, if anything.
+///
+/// 2026-07-28, basic, "Error Codes"; resources, "Error Handling".
+fn modern_code(error: &str) -> Option<i32> {
+    match error_code(error)? {
+        mcp::code::RESOURCE_NOT_FOUND => Some(code::INVALID_PARAMS),
+        // What the child means by it, the specification does not; ours are made elsewhere.
+        own if mcp::code::RESERVED.contains(&own) => Some(code::INTERNAL_ERROR),
+        _ => None,
+    }
 }
 
 pub(super) fn error_code(error: &str) -> Option<i64> {

@@ -97,7 +97,10 @@ impl LegacyChild {
         out: &mut Vec<Out>,
     ) {
         let message = match std::mem::replace(&mut call.behind, Behind::Child) {
-            Behind::Answer(line) => return self.finish_with_kept(id, call, &line, now, out),
+            Behind::Answer(line) => {
+                take_answered(&mut call, answers, out);
+                return self.finish_with_kept(id, call, &line, now, out);
+            }
             Behind::Nothing(message) => message,
             Behind::Child => return,
         };

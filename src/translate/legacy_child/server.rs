@@ -1,7 +1,10 @@
 //! The child as it presents itself: its answer to `initialize`, and what clients hear of it.
 
+use std::borrow::Cow;
+
 use crate::jsonrpc::{Edit, Message, member, result_response, text};
 use crate::mcp::{LEGACY_VERSIONS, MODERN_VERSION, method};
+use crate::translate::Failure;
 
 use super::response::server_info_meta;
 
@@ -47,12 +50,15 @@ impl Server {
     /// Reads the answer to [`initialize`].
     ///
     /// # Errors
-    /// Why there is no talking with this child, in words that follow "it".
-    pub(super) fn read(answer: &Message<'_>) -> Result<Self, String> {
+    /// Why there is no talking with this child.
+    pub(super) fn read(answer: &Message<'_>) -> Result<Self, Failure> {
+        let failure = |why, said: Option<Cow<'_, str>>| Failure {
+            why,
+            said: said.map(Cow::into_owned),
+        };
         if let Some(error) = answer.error {
             let message = member(error, "message").and_then(text);
-            let message = message.as_deref().unwrap_or("no reason given");
-            return Err(format!("refused to initialize: {message}"));
+            return Err(failure("refused to initialize", message));
         }
         let result = answer.result.unwrap_or_default();
         let version = member(result, "protocolVersion").and_then(text);
@@ -60,11 +66,13 @@ impl Server {
         match version {
             Some(version) if LEGACY_VERSIONS.contains(&version.as_ref()) => {}
             Some(version) => {
-                let known = LEGACY_VERSIONS.join(", ");
-                let why = format!("speaks protocol version {version}, which is none of {known}");
-                return Err(why);
+                let why = "chose a protocol version that is none of those up to 2025-11-25";
+                return Err(failure(why, Some(version)));
             }
-            None => return Err("named no protocol version when it was initialized".to_owned()),
+            None => {
+                let why = "named no protocol version when it was initialized";
+                return Err(failure(why, None));
+            }
         }
         Ok(Self::new(result))
     }
@@ -132,7 +140,7 @@ mod tests {
     use super::*;
     use crate::jsonrpc::parse;
 
-    fn read(answer: &str) -> Result<Server, String> {
+    fn read(answer: &str) -> Result<Server, Failure> {
         let line = format!(r#"{{"jsonrpc":"2.0","id":"{INITIALIZE_ID}",{answer}}}"#);
         Server::read(&parse(&line).unwrap())
     }
@@ -165,13 +173,21 @@ mod tests {
 
     #[test]
     fn says_why_a_child_is_of_no_use() {
-        let why = |answer| read(answer).unwrap_err();
-        assert_eq!(
-            why(r#""error":{"code":-32022,"message":"modern \"only\""}"#),
-            "refused to initialize: modern \"only\""
+        let check = |answer, why: &str, said: Option<&str>| {
+            let failure = read(answer).unwrap_err();
+            assert!(failure.why.contains(why), "{failure:?}");
+            assert_eq!(failure.said.as_deref(), said);
+        };
+        let refuses = "refused to initialize";
+        check(
+            r#""error":{"code":-32022,"message":"modern \"only\""}"#,
+            refuses,
+            Some("modern \"only\""),
         );
-        assert!(why(r#""result":{"protocolVersion":"2026-07-28"}"#).contains("2026-07-28"));
-        assert!(why(r#""result":{}"#).contains("no protocol version"));
-        assert!(why(r#""result":null"#).contains("no protocol version"));
+        check(r#""error":{"code":-1}"#, refuses, None);
+        let modern = r#""result":{"protocolVersion":"2026-07-28"}"#;
+        check(modern, "none of those", Some("2026-07-28"));
+        check(r#""result":{}"#, "no protocol version", None);
+        check(r#""result":null"#, "no protocol version", None);
     }
 }

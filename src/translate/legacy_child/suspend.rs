@@ -1,4 +1,4 @@
-//! From a question of the child to `input_required`, and to the end of the call.
+//! From the questions of a call to `input_required`, and to the end of the call.
 
 use std::time::Instant;
 
@@ -11,39 +11,16 @@ use super::question::Question;
 use super::request::Method;
 use super::response::{self, refusal};
 use super::seal::Sealed;
-use super::{LegacyChild, Out, abandon};
+use super::{LegacyChild, Out};
 
 /// Open questions of one call.
-const MAX_QUESTIONS: usize = 32;
+pub(super) const MAX_QUESTIONS: usize = 32;
 /// Suspended calls of one child: each keeps something open in it. One more ends the oldest.
 const MAX_SUSPENDED: usize = 64;
 /// Of all questions, and all answers that wait for a retry, of one child; tests need not fill it.
-const MAX_KEPT_BYTES: usize = if cfg!(test) { 32 << 10 } else { 32 << 20 };
+pub(super) const MAX_KEPT_BYTES: usize = if cfg!(test) { 32 << 10 } else { 32 << 20 };
 
 impl LegacyChild {
-    /// The child asks the client something (2025-11-25, client features).
-    pub(super) fn asked(&mut self, message: &Message<'_>, now: Instant, out: &mut Vec<Out>) {
-        let kept = self.calls.bytes() + message.params.map_or(0, str::len);
-        let refuse = |code, why: &str| Out::Child(error_response(message.id_text, code, why));
-        let Some((_, call)) = self.calls.that_may_ask() else {
-            let why = "no client to ask: no call is open that it could be for";
-            return out.push(refuse(code::METHOD_NOT_FOUND, why));
-        };
-        let Some(question) = next_question(call, message) else {
-            return;
-        };
-        if !call.capabilities.include(question.need) {
-            call.missing = call.missing.and(question.need);
-            out.extend(question.unsupported(call.capabilities).map(Out::Child));
-        } else if call.questions.len() >= MAX_QUESTIONS || kept > MAX_KEPT_BYTES {
-            let why = "too many questions at once: wait for the answers to the others";
-            out.push(refuse(code::INTERNAL_ERROR, why));
-        } else {
-            call.questions.push(question);
-            call.await_questions(now);
-        }
-    }
-
     /// The time of a call has come.
     pub(super) fn call_is_due(&mut self, id: i64, now: Instant, out: &mut Vec<Out>) {
         match self.calls.get(id).map(|call| call.phase) {
@@ -51,7 +28,7 @@ impl LegacyChild {
             // 2026-07-28, mrtr, "Server Requirements" 8: nobody must come back.
             Some(Phase::Suspended { .. }) => {
                 if let Some(call) = self.calls.close(id) {
-                    abandon(id, &call, "the client did not answer in time", out);
+                    self.abandon(id, call, "the client did not answer in time", now, out);
                 }
             }
             Some(Phase::Held | Phase::Running) | None => {}
@@ -92,7 +69,13 @@ impl LegacyChild {
         if let Some(oldest) = self.calls.too_many_suspended(MAX_SUSPENDED)
             && let Some(call) = self.calls.close(oldest)
         {
-            abandon(oldest, &call, "too many calls wait for their clients", out);
+            self.abandon(
+                oldest,
+                call,
+                "too many calls wait for their clients",
+                now,
+                out,
+            );
         }
     }
 
@@ -100,12 +83,13 @@ impl LegacyChild {
     pub(super) fn finish(
         &mut self,
         id: i64,
-        call: Call,
+        mut call: Call,
         line: &str,
         message: &Message<'_>,
         now: Instant,
         out: &mut Vec<Out>,
     ) {
+        self.outlived(std::mem::take(&mut call.questions), now, out);
         let client = call.client;
         let new_id = (client != id).then_some((message.id_text, client));
         let was_refused = call.missing != Capabilities::default();
@@ -161,7 +145,6 @@ impl LegacyChild {
             return;
         };
         call.behind = Behind::Nothing(response::error_message(error));
-        call.questions.clear();
         for visit in wanted {
             call.asked += 1;
             call.questions.push(Question::visit(visit, call.asked));
@@ -182,8 +165,27 @@ impl LegacyChild {
         }
     }
 
-    /// What a retry will find when the child has answered a suspended call.
-    pub(super) fn kept_answer(&self, line: &str, message: &Message<'_>) -> String {
+    /// The child has answered a suspended call, which a retry will find. It brings the answers to
+    /// the questions too: the child may wait for them elsewhere.
+    pub(super) fn keep_answer(
+        &mut self,
+        id: i64,
+        mut call: Call,
+        line: &str,
+        message: &Message<'_>,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) {
+        let late = call.questions.extract_if(.., |it| !it.is_asked);
+        self.outlived(late.collect(), now, out);
+        for question in &mut call.questions {
+            question.forget_params();
+        }
+        call.behind = Behind::Answer(self.kept_answer(line, message));
+        self.calls.put_back(id, call);
+    }
+
+    fn kept_answer(&self, line: &str, message: &Message<'_>) -> String {
         if self.calls.bytes() + line.len() <= MAX_KEPT_BYTES {
             return line.to_owned();
         }
@@ -206,27 +208,12 @@ impl LegacyChild {
     }
 }
 
-/// Reads a question and names it apart from the others of its call; `None` if the child has an
-/// open one with the same id.
-fn next_question(call: &mut Call, message: &Message<'_>) -> Option<Question> {
-    if call.questions.iter().any(|it| it.is(&message.id)) {
-        return None;
-    }
-    call.asked += 1;
-    let mut question = Question::read(message, call.asked)?;
-    while call.questions.iter().any(|it| it.key() == question.key()) {
-        call.asked += 1;
-        question.rename(call.asked);
-    }
-    Some(question)
-}
-
 /// 2026-07-28, mrtr, "Server Requirements" 7: the client may declare less than when it was asked.
 fn refuse_undeclared(call: &mut Call, out: &mut Vec<Out>) {
     let client = call.capabilities;
-    for question in call.questions.extract_if(.., |it| !client.include(it.need)) {
-        call.missing = call.missing.and(question.need);
-        out.extend(question.unsupported(client).map(Out::Child));
+    let undeclared = call.questions.extract_if(.., |it| !client.include(it.need));
+    for question in undeclared.collect::<Vec<_>>() {
+        call.refuse_undeclared(&question, out);
     }
 }
 

@@ -94,7 +94,7 @@ fn only_text(mut out: Vec<Out>) -> String {
     assert_eq!(out.len(), 1, "{out:?}");
     match out.remove(0) {
         Out::Child(line) | Out::Client(line) => line,
-        Out::Failed(why) => panic!("{why}"),
+        Out::Failed(failure) => panic!("{failure:?}"),
     }
 }
 
