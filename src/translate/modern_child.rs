@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use super::{Out, Translator};
 use crate::jsonrpc::{self, Edit, Id, Kind, Message, code, members};
-use crate::mcp::{LOG_LEVELS, MODERN_VERSION, meta, method};
+use crate::mcp::{LOG_LEVELS, meta, method};
 use caller::{Caller, No};
 use listens::Listens;
 use opening::Offer;
@@ -301,14 +301,9 @@ impl Translator for ModernChild {
             Err(why) => return log::debug!("a line of the child is {why}"),
         };
         match message.kind {
-            // 2026-07-28, patterns: "Servers MUST NOT initiate JSON-RPC requests".
-            Kind::Request => {
-                log::debug!("the child sends {}, a request", message.method);
-                let why = format!("a server of {MODERN_VERSION} sends no requests");
-                let refusal =
-                    jsonrpc::error_response(message.id_text, code::METHOD_NOT_FOUND, &why);
-                out.push(Out::Child(refusal));
-            }
+            // 2026-07-28, stdio, "Sending Messages": a server sends no requests, and "The client
+            // MUST NOT write JSON-RPC responses".
+            Kind::Request => log::debug!("the child sends {}, a request", message.method),
             Kind::Notification => self.child_notification(&message, line, now, out),
             Kind::Response => {
                 let is_taken = self.discovered(&message, line, out)
