@@ -9,11 +9,13 @@
 //! - `caller`: what each request says of the client
 //! - `rounds`, `questions`: calls in the course of which the client is asked
 //! - `listens`: subscriptions and list changes
+//! - `pings`: whether the child lives
 //! - `results`: what a result may not hold
 
 mod caller;
 mod listens;
 mod opening;
+mod pings;
 mod questions;
 mod results;
 mod rounds;
@@ -22,11 +24,12 @@ use std::time::Instant;
 
 use super::{Out, Translator};
 use crate::jsonrpc::{self, Edit, Id, Kind, Message, code, members};
-use crate::mcp::{LOG_LEVELS, MODERN_VERSION, meta, method};
+use crate::mcp::{LOG_LEVELS, meta, method};
 use caller::{Caller, No};
 use listens::Listens;
 use opening::Offer;
 pub(crate) use opening::is_modern_refusal;
+use pings::Pings;
 use rounds::Rounds;
 
 /// What a child may say when the client has not said what it wants to hear (2025-11-25, logging,
@@ -40,6 +43,7 @@ pub(crate) struct ModernChild {
     offer: Offer,
     listens: Listens,
     rounds: Rounds,
+    pings: Pings,
 }
 
 enum Phase {
@@ -73,6 +77,7 @@ impl ModernChild {
             offer: Offer::default(),
             listens: Listens::default(),
             rounds: Rounds::default(),
+            pings: Pings::default(),
         }
     }
 
@@ -97,11 +102,7 @@ impl ModernChild {
                 self.initialize(message, out);
                 Ok(())
             }
-            // 2026-07-28, changelog, major change 5: there is none any more.
-            method::PING => {
-                out.push(Out::Client(jsonrpc::result_response(message.id_text, "{}")));
-                Ok(())
-            }
+            method::PING => self.pings.ask(message.id_text, &mut self.caller, out),
             _ if !matches!(self.phase, Phase::Open) => Err(Refusal(
                 code::INVALID_REQUEST,
                 "initialize comes before all else".to_owned(),
@@ -224,7 +225,9 @@ impl ModernChild {
         if caller::is_own(&id) {
             return log::debug!("the client cancels what is not its own");
         }
-        let is_known = self.rounds.cancel(&id, id_text, line, out) || self.listens.cancel(&id, out);
+        let is_known = self.rounds.cancel(&id, id_text, line, out)
+            || self.listens.cancel(&id, out)
+            || self.pings.cancel(&id, out);
         if !is_known {
             out.push(Out::Child(line.to_owned()));
         }
@@ -298,20 +301,17 @@ impl Translator for ModernChild {
             Err(why) => return log::debug!("a line of the child is {why}"),
         };
         match message.kind {
-            // 2026-07-28, patterns: "Servers MUST NOT initiate JSON-RPC requests".
-            Kind::Request => {
-                log::debug!("the child sends {}, a request", message.method);
-                let why = format!("a server of {MODERN_VERSION} sends no requests");
-                let refusal =
-                    jsonrpc::error_response(message.id_text, code::METHOD_NOT_FOUND, &why);
-                out.push(Out::Child(refusal));
-            }
+            // 2026-07-28, stdio, "Sending Messages": a server sends no requests, and "The client
+            // MUST NOT write JSON-RPC responses".
+            Kind::Request => log::debug!("the child sends {}, a request", message.method),
             Kind::Notification => self.child_notification(&message, line, now, out),
             Kind::Response => {
                 let is_taken = self.discovered(&message, line, out)
                     || caller::own_no(&message.id).is_some_and(|no| {
-                        self.listens
-                            .response(no, &message, line, &mut self.caller, now, out)
+                        self.pings.answered(no, out)
+                            || self
+                                .listens
+                                .response(no, &message, line, &mut self.caller, now, out)
                     });
                 if !is_taken {
                     self.rounds.response(&message, line, &mut self.caller, out);

@@ -122,6 +122,18 @@ fn subscriptions_are_bounded() {
 }
 
 #[test]
+fn pings_are_bounded() {
+    let mut stage = Stage::new();
+    let ping = |no: usize| format!(r#"{{"jsonrpc":"2.0","id":{no},"method":"ping"}}"#);
+    for no in 0..64 {
+        assert!(only_text(stage.client(&ping(no))).contains("server/discover"));
+    }
+    assert!(only_text(stage.client(&ping(64))).contains("many pings"));
+    stage.child(r#"{"jsonrpc":"2.0","id":"mcp-broker/era/2","result":{}}"#);
+    assert!(only_text(stage.client(&ping(65))).contains("server/discover"));
+}
+
+#[test]
 fn rounds_are_bounded() {
     let mut stage = Stage::new();
     let call = r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"a"}}"#;
