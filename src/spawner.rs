@@ -18,7 +18,7 @@ use crate::isolation::{Home, Isolation};
 use crate::launch;
 use crate::metrics::{self, ChildEnd};
 use crate::orphans::Run;
-use crate::session::{Audience, Backend, SpawnRequest};
+use crate::session::{Audience, Backend, OpenError, SpawnRequest};
 use crate::supervisor::{Child, Event, ExitReason, Launch, Limits, Nursery, Tether, Waker};
 use crate::translate::{LegacyChild, LegacyChildOptions, ModernChild, Sealer, Translator};
 
@@ -76,10 +76,24 @@ impl Spawner {
     /// Starts a child with its bridge.
     ///
     /// # Errors
-    /// One line that says which server, and what is missing or what the operating system said.
-    pub(crate) fn spawn(&self, request: SpawnRequest<'_>) -> Result<Backend, String> {
+    /// What `check` of the request says, or one line that says which server, and what is missing or
+    /// what the operating system said.
+    pub(crate) fn spawn(&self, request: SpawnRequest<'_>) -> Result<Backend, OpenError> {
+        let server = self.server(request.server).map_err(OpenError::Spawn)?;
+        let translator = self.translator(server, &request);
+        // That may have taken a while.
+        (request.check)()?;
+        self.start(server, request, translator)
+            .map_err(OpenError::Spawn)
+    }
+
+    fn start(
+        &self,
+        server: &Server,
+        request: SpawnRequest<'_>,
+        translator: Option<Box<dyn Translator>>,
+    ) -> Result<Backend, String> {
         let SpawnRequest {
-            server,
             principal,
             audience,
             session,
@@ -87,10 +101,9 @@ impl Spawner {
             quota,
             replay,
             host,
+            ..
         } = request;
-        let server = self.server(server)?;
         let (launch, home) = self.prepare(server, principal, label)?;
-        let translator = self.translator(server, principal, audience, label);
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
         let (redacting, quoting) = (Arc::clone(&launch.stderr), Arc::clone(&launch.stderr));
         let (waking, alarm, its_label) = (waker.clone(), waker.clone(), label.to_owned());
@@ -163,11 +176,12 @@ impl Spawner {
     fn translator(
         &self,
         server: &Server,
-        principal: &Principal,
-        audience: Audience,
-        label: &str,
+        request: &SpawnRequest<'_>,
     ) -> Option<Box<dyn Translator>> {
-        match audience {
+        let SpawnRequest {
+            principal, label, ..
+        } = *request;
+        match request.audience {
             Audience::OneClient if self.eras.is_modern_only(server) => {
                 Some(Box::new(ModernChild::new(&server.name)))
             }

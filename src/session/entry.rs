@@ -290,10 +290,17 @@ impl Session {
         early.refuse(why);
     }
 
-    /// The child runs: what waits for it goes there, and what comes meanwhile goes after it.
-    pub(super) fn connect(&self, bridge: &Arc<Bridge>) {
+    /// The child runs; what waits for it goes on waiting.
+    pub(super) fn set_bridge(&self, bridge: &Arc<Bridge>) {
         // Nobody else sets it.
         let _ = self.bridge.set(Arc::clone(bridge));
+    }
+
+    /// What waits for the child goes there, and what comes meanwhile goes after it.
+    pub(super) fn pass_on(&self) {
+        let Some(bridge) = self.bridge.get() else {
+            return;
+        };
         loop {
             let list = {
                 let mut waiting = self.early.lock();
