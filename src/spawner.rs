@@ -13,7 +13,7 @@ use crate::auth::Principal;
 use crate::bridge::{self, Bridge, EraNews, Inbound};
 use crate::cgroup::{CgroupLimits, Cgroups};
 use crate::config::{Config, EraChoice, Server};
-use crate::eras::Eras;
+use crate::eras::{Eras, NotFound};
 use crate::isolation::{Home, Isolation};
 use crate::launch;
 use crate::metrics::{self, ChildEnd};
@@ -80,7 +80,7 @@ impl Spawner {
     /// what the operating system said.
     pub(crate) fn spawn(&self, request: SpawnRequest<'_>) -> Result<Backend, OpenError> {
         let server = self.server(request.server).map_err(OpenError::Spawn)?;
-        let translator = self.translator(server, &request);
+        let translator = self.translator(server, &request)?;
         // That may have taken a while.
         (request.check)()?;
         self.start(server, request, translator)
@@ -177,30 +177,38 @@ impl Spawner {
         &self,
         server: &Server,
         request: &SpawnRequest<'_>,
-    ) -> Option<Box<dyn Translator>> {
+    ) -> Result<Option<Box<dyn Translator>>, OpenError> {
         let SpawnRequest {
             principal, label, ..
         } = *request;
         match request.audience {
             Audience::OneClient if self.eras.is_modern_only(server) => {
-                Some(Box::new(ModernChild::new(&server.name)))
+                Ok(Some(Box::new(ModernChild::new(&server.name))))
             }
-            Audience::OneClient => None,
+            Audience::OneClient => Ok(None),
             Audience::AllOfPrincipal => {
                 let start = || self.prepare(server, principal, &format!("probe:{label}"));
-                if self.eras.speaks_modern(server, start) {
-                    return None;
+                let is_wanted = || (request.check)().is_ok();
+                let speaks_modern = self.eras.speaks_modern(server, start, &is_wanted);
+                let speaks_modern = speaks_modern.map_err(|why| match why {
+                    NotFound::Failed(why) => OpenError::Spawn(why),
+                    NotFound::Busy => OpenError::Busy,
+                    // Either it says why, or the broker stops.
+                    NotFound::Unwanted => (request.check)().err().unwrap_or(OpenError::Draining),
+                })?;
+                if speaks_modern {
+                    return Ok(None);
                 }
                 let no = self.dressed.fetch_add(1, Ordering::Relaxed);
                 let Principal {
                     issuer, subject, ..
                 } = principal;
                 let context = format!("{issuer}\n{subject}\n{}\n{no}", server.name);
-                Some(Box::new(LegacyChild::new(LegacyChildOptions {
+                Ok(Some(Box::new(LegacyChild::new(LegacyChildOptions {
                     server_name: server.name.clone(),
                     sealer: Sealer::new(self.key, &context),
                     input_timeout: self.input_timeout,
-                })))
+                }))))
             }
         }
     }
