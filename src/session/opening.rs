@@ -169,7 +169,7 @@ impl Registry {
                     let Some(stalest) = self.stalest(principal)? else {
                         continue; // they have just ended
                     };
-                    self.close(&stalest.id, Cause::Evicted, now);
+                    self.close_session(&stalest, &Cause::Evicted, now);
                     room_was_made = true;
                 }
                 Reserve::Full if self.end_oldest_parked(Places::All) => {}

@@ -9,6 +9,7 @@ mod sharing;
 mod wanted;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 

@@ -102,3 +102,57 @@ fn a_child_is_not_started_into_a_shutdown_or_for_want_of_memory() {
     check(Registry::drain, OpenError::Draining);
     check(|_| FREE.store(99, SeqCst), OpenError::LowMemory);
 }
+
+#[test]
+fn a_child_with_credentials_of_yesterday_serves_nobody() {
+    let world = World::new(UNLIMITED);
+    let with = |value: &str| {
+        let env = BTreeMap::from([("KEY".to_owned(), value.to_owned())]);
+        let env = Arc::new(env);
+        Principal {
+            env,
+            ..principal("ann")
+        }
+    };
+    let (old, new) = (with("old"), with("new"));
+    let share = |principal| {
+        let shared = world.registry.share(principal, &server("a"), world.start);
+        shared.unwrap()
+    };
+    let before = share(&old);
+    assert!(Arc::ptr_eq(&share(&old), &before));
+    assert!(world.registry.find_shared(&new, "a").is_none());
+    let after = share(&new);
+    assert!(!Arc::ptr_eq(&after, &before));
+    assert_eq!(world.registry.active(), 1);
+    wait_until("its child stops", || world.fakes.count("stop") == 1);
+    let found = world.registry.find_shared(&new, "a").unwrap();
+    assert!(Arc::ptr_eq(&found, &after));
+    assert!(world.registry.find_shared(&old, "a").is_none());
+    // Nor does anybody remember them.
+    let sessions = world.registry.sessions.lock();
+    let keys: Vec<_> = sessions.shared.keys().map(|key| key.env.clone()).collect();
+    assert_eq!(keys, [new.env]);
+    drop(sessions);
+    world.stop();
+}
+
+/// Who ends a session that has ended already does not end the one that has its id now.
+#[test]
+fn an_id_that_is_used_again_is_no_way_to_end_the_wrong_session() {
+    let world = World::new(UNLIMITED);
+    let before = share(&world).unwrap();
+    let close = |session| {
+        let registry = &world.registry;
+        registry.close_session(session, &Cause::Revoked, world.start);
+    };
+    close(&before);
+    let after = share(&world).unwrap();
+    assert_eq!(after.id(), before.id());
+    close(&before);
+    assert_eq!(world.left(&[("after", &after)]), ["after"]);
+    after.touch(world.at(5));
+    after.touch(world.at(3));
+    assert_eq!(after.last_asked(), world.at(5));
+    world.stop();
+}
