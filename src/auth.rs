@@ -50,6 +50,11 @@ impl Principal {
             env: Arc::default(),
         }
     }
+
+    /// Whether a child that was started for one is what one for the other would be.
+    pub(crate) fn is_unchanged(&self, other: &Self) -> bool {
+        self == other && self.name == other.name && self.env == other.env
+    }
 }
 
 impl PartialEq for Principal {
@@ -180,13 +185,6 @@ impl Grant {
     fn is_over(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|end| end <= now)
     }
-
-    /// Whether a child that was started under `self` is what one started under `other` would be.
-    fn is_same(&self, other: &Self) -> bool {
-        self.principal == other.principal
-            && self.principal.name == other.principal.name
-            && self.principal.env == other.principal.env
-    }
 }
 
 /// Found by the hash of the token: what an attacker can time says nothing about a token that
@@ -245,7 +243,9 @@ impl StaticTokens {
         next.retain(|_, grant| !grant.is_over(now));
         let before = std::mem::replace(&mut *grants, next);
         let stays = |hash: &TokenHash, grant: &Grant| {
-            grants.get(hash).is_some_and(|next| next.is_same(grant))
+            grants
+                .get(hash)
+                .is_some_and(|next| next.principal.is_unchanged(&grant.principal))
         };
         let gone = before.iter().filter(|(hash, grant)| !stays(hash, grant));
         Ok(gone.map(|(_, grant)| grant.principal.clone()).collect())

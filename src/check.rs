@@ -166,7 +166,8 @@ impl Trial {
         let prepared = self.prepare(server);
         let talk = prepared.and_then(|it| self.talks.start(it.launch, it.home));
         talk.is_ok_and(|talk| {
-            let outcome = eras::probe(&talk, self.talks.start_timeout);
+            let deadline = Instant::now() + self.talks.start_timeout;
+            let outcome = eras::probe(&talk, deadline, &|| true);
             talk.end();
             outcome == Outcome::Modern
         })

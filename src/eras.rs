@@ -13,23 +13,43 @@ mod memory;
 mod probe;
 mod program;
 
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 
 use crate::config::{Config, EraChoice, Server};
 use crate::metrics::{self, EraVerdict};
 use crate::supervisor::{Launch, Nursery};
 use crate::talk::{Talk, Talks};
-use memory::{Memory, Verdict};
+use crate::thread;
+use memory::{Memory, Patience, Verdict};
+use probe::POLL;
 pub(crate) use probe::{Outcome, probe};
 use program::Program;
+
+/// Callers that may find something out at a time, or wait for others who do: they take the threads
+/// that all sessions are opened on.
+const INSIDE_MAX: usize = 8;
+
+/// Why it was not found out what a server speaks. Nothing is to be started then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotFound {
+    /// Nobody wants to know any more.
+    Unwanted,
+    /// Too many want to know something, or somebody else needs too long to find it out.
+    Busy,
+    /// No process could be started to be asked.
+    Failed(String),
+}
 
 /// What is known of the eras of all servers.
 pub(crate) struct Eras {
     memory: Memory,
     talks: Talks,
+    /// See [`INSIDE_MAX`].
+    inside: AtomicUsize,
     /// Gone once nothing is to be found out any more.
     running: Mutex<Option<Sender<()>>>,
     stopped: Receiver<()>,
@@ -42,34 +62,47 @@ impl Eras {
         Self {
             memory: Memory::open(&config.state_dir, SystemTime::now()),
             talks: Talks::new(config, nursery).until(stopped.clone()),
+            inside: AtomicUsize::new(0),
             running: Mutex::new(Some(running)),
             stopped,
         }
     }
 
     /// Whether `server` speaks 2026-07-28. May start a process to find out, by `start`, which gives
-    /// what it takes and what it lives in; or wait for somebody else's. A program of which nothing
-    /// can be found out counts as legacy, for now.
+    /// what it takes and what it lives in; or wait for somebody else's. Either ends soon once it
+    /// `is_wanted` no more. A program of which nothing can be found out counts as legacy, for a
+    /// while.
+    ///
+    /// # Errors
+    /// [`NotFound`].
     pub(crate) fn speaks_modern<H: Send + 'static>(
         &self,
         server: &Server,
         start: impl Fn() -> Result<(Launch, H), String>,
-    ) -> bool {
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<bool, NotFound> {
         let program = match self.known(server) {
-            Ok(verdict) => return verdict.speaks_modern,
+            Ok(verdict) => return Ok(verdict.speaks_modern),
             Err(program) => program,
         };
+        let is_wanted = &|| !self.is_stopped() && is_wanted();
+        let _inside = Inside::enter(&self.inside).ok_or(NotFound::Busy)?;
         let find_out = || {
-            let found = self.find_out(server, &start);
+            let found = self.find_out(server, &start, is_wanted);
             metrics::ERA_PROBES.add(match found {
-                Some(true) => EraVerdict::Modern,
-                Some(false) => EraVerdict::Legacy,
-                None => EraVerdict::Unknown,
+                Ok(Some(true)) => EraVerdict::Modern,
+                Ok(Some(false)) => EraVerdict::Legacy,
+                Ok(None) | Err(_) => EraVerdict::Unknown,
             });
             found
         };
-        let found = self.memory.ask(&program, SystemTime::now(), find_out);
-        found.unwrap_or(false)
+        let patience = Patience {
+            deadline: Instant::now() + self.talks.start_timeout,
+            is_wanted,
+        };
+        let now = SystemTime::now();
+        let found = self.memory.ask(&program, now, patience, find_out)?;
+        Ok(found.unwrap_or(false))
     }
 
     /// Whether `server` is known to refuse `initialize`.
@@ -92,8 +125,17 @@ impl Eras {
     /// A child of `server` did not speak as is known of it: it is to be found out again.
     pub(crate) fn disproved(&self, server: &Server) {
         if let Some(program) = learnable(server) {
-            self.memory.forget(&program);
+            self.memory.forget(&program, SystemTime::now());
         }
+    }
+
+    /// Writes down what sessions have shown since the last time.
+    pub(crate) fn tick(&self) {
+        self.memory.flush();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Nothing is found out any more; processes that were started for it are killed.
@@ -122,24 +164,33 @@ impl Eras {
         &self,
         server: &Server,
         start: &dyn Fn() -> Result<(Launch, H), String>,
-    ) -> Option<bool> {
-        let limit = self.talks.start_timeout;
-        let mut outcome = self.try_one(server, start, |talk| probe(talk, limit))?;
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Option<bool>, NotFound> {
+        let (now, limit) = (Instant::now(), self.talks.start_timeout);
+        // One that the probe silences is given the rest.
+        let (probed, greeted) = (now + limit * 2 / 3, now + limit);
+        let ask = |talk: &Talk| probe(talk, probed, is_wanted);
+        let mut outcome = self.try_one(server, start, ask, is_wanted)?;
         if outcome == Outcome::Broken {
             // Because of the probe, or would it have done so anyway?
-            outcome = self.try_one(server, start, |talk| probe::greet(talk, limit))?;
+            let ask = |talk: &Talk| probe::greet(talk, greeted, is_wanted);
+            outcome = self.try_one(server, start, ask, is_wanted)?;
         }
         let name = &server.name;
         match outcome {
-            Outcome::Modern => log::info!("server \"{name}\" speaks 2026-07-28"),
-            Outcome::Legacy => log::info!("server \"{name}\" does not speak 2026-07-28"),
-            Outcome::Broken => log::warn!("server \"{name}\" does not say which eras it speaks"),
-            Outcome::Cancelled => {}
-        }
-        match outcome {
-            Outcome::Modern => Some(true),
-            Outcome::Legacy => Some(false),
-            Outcome::Broken | Outcome::Cancelled => None,
+            Outcome::Modern => {
+                log::info!("server \"{name}\" speaks 2026-07-28");
+                Ok(Some(true))
+            }
+            Outcome::Legacy => {
+                log::info!("server \"{name}\" does not speak 2026-07-28");
+                Ok(Some(false))
+            }
+            Outcome::Broken => {
+                log::warn!("server \"{name}\" does not say which eras it speaks");
+                Ok(None)
+            }
+            Outcome::Cancelled => Err(NotFound::Unwanted),
         }
     }
 
@@ -149,21 +200,63 @@ impl Eras {
         server: &Server,
         start: &dyn Fn() -> Result<(Launch, H), String>,
         ask: impl FnOnce(&Talk) -> Outcome,
-    ) -> Option<Outcome> {
-        if self.stopped.try_recv() == Err(TryRecvError::Disconnected) {
-            return None;
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Outcome, NotFound> {
+        if !is_wanted() {
+            return Err(NotFound::Unwanted);
         }
         let started = start().and_then(|(launch, home)| self.talks.start(launch, home));
-        let talk = started.inspect_err(|why| {
+        let talk = started.map_err(|why| {
             log::warn!("server \"{}\" cannot be probed: {why}", server.name);
-        });
-        let talk = talk.ok()?;
+            NotFound::Failed(why)
+        })?;
         let outcome = ask(&talk);
-        match outcome {
-            Outcome::Cancelled => talk.kill(),
-            _ => drop(talk.end()),
+        self.end(talk, is_wanted);
+        Ok(outcome)
+    }
+
+    /// Stops a process, the polite way as long as that `is_wanted`.
+    fn end(&self, talk: Talk, is_wanted: &dyn Fn() -> bool) {
+        let killer = talk.killer();
+        let (ending, ended) = bounded::<()>(0);
+        let ladder = thread::spawn_brief("eras", move || {
+            drop(talk.end());
+            drop(ending);
+        });
+        let ladder = match ladder {
+            Ok(ladder) => ladder,
+            // With it, the process was let go of, which has killed it.
+            Err(error) => return log::error!("cannot start a thread to stop a probe: {error}"),
+        };
+        // At once, if that is why it is ended.
+        let mut is_killed = !is_wanted();
+        if is_killed {
+            killer.kill();
         }
-        Some(outcome)
+        while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+            if !is_killed && !is_wanted() {
+                killer.kill();
+                is_killed = true;
+            }
+        }
+        ladder.join();
+    }
+}
+
+/// One of those who may be inside; over also if they panic.
+struct Inside<'a>(&'a AtomicUsize);
+
+impl<'a> Inside<'a> {
+    fn enter(inside: &'a AtomicUsize) -> Option<Self> {
+        let enter = |count: usize| (count < INSIDE_MAX).then_some(count + 1);
+        let entered = inside.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter);
+        entered.is_ok().then(|| Self(inside))
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -34,7 +34,8 @@ use crate::session::reaper::Reaper;
 use crate::session::{self, Records, Registry, SpawnFn};
 use crate::spawner::Spawner;
 use crate::supervisor::Parent;
-use crate::{systemd, thread};
+use crate::systemd;
+use crate::thread::{self, Joined};
 use inner::InnerSocket;
 use watchdog::{Turns, Watchdog};
 
@@ -171,16 +172,8 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     let app = Arc::new(app(&config, &listeners, &registry, &authenticator));
     let turns = Turns::default();
     let reaper =
-        reaper(&registry, &authenticator, &run, Arc::clone(&turns)).map_err(ServeError::Start)?;
-    let accept = {
-        let (app, server, stop) = (Arc::clone(&app), Arc::clone(&server), stop.clone());
-        thread::spawn("accept", move || {
-            if let Err(error) = http::run(&app, &server) {
-                report(&stop, &error.to_string());
-            }
-        })
-        .map_err(ServeError::Start)?
-    };
+        reaper(&registry, &authenticator, &run, &eras, &turns).map_err(ServeError::Start)?;
+    let accept = accept(&app, &server, stop.clone()).map_err(ServeError::Start)?;
     let edge = start_edge(&config, &app, listeners, &inner, stop).map_err(ServeError::Start)?;
     let watchdog = watch(&edge, turns).map_err(ServeError::Start)?;
     welcome::print(&config, &urls, &admin_urls, first_token.as_deref());
@@ -199,6 +192,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     drop(edge);
     drop(accept);
     drop(parent);
+    eras.tick();
     run.end();
     say_what_was_lost();
     log::info!("stopped");
@@ -307,9 +301,10 @@ fn reaper(
     registry: &Arc<Registry>,
     authenticator: &Arc<Authenticator>,
     run: &Arc<Run>,
-    turns: Turns,
+    eras: &Arc<Eras>,
+    turns: &Turns,
 ) -> io::Result<Reaper> {
-    let authenticator = Arc::clone(authenticator);
+    let (authenticator, turns) = (Arc::clone(authenticator), Arc::clone(turns));
     let revoked = move || {
         turns.fetch_add(1, Ordering::Relaxed);
         authenticator
@@ -319,8 +314,11 @@ fn reaper(
                 Vec::new()
             })
     };
-    let run = Arc::clone(run);
-    Reaper::start(Arc::clone(registry), revoked, move |now| run.tick(now))
+    let (run, eras) = (Arc::clone(run), Arc::clone(eras));
+    Reaper::start(Arc::clone(registry), revoked, move |now| {
+        run.tick(now);
+        eras.tick();
+    })
 }
 
 /// Ends what a killed broker has left.
@@ -345,6 +343,19 @@ fn cgroups(run: &Run) -> Option<Cgroups> {
             None
         }
     }
+}
+
+fn accept(
+    app: &Arc<App>,
+    server: &Arc<tiny_http::Server>,
+    stop: Sender<Stop>,
+) -> io::Result<Joined<()>> {
+    let (app, server) = (Arc::clone(app), Arc::clone(server));
+    thread::spawn("accept", move || {
+        if let Err(error) = http::run(&app, &server) {
+            report(&stop, &error.to_string());
+        }
+    })
 }
 
 fn start_edge(

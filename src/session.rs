@@ -75,10 +75,13 @@ pub(crate) struct SpawnRequest<'a> {
     /// What the session's child before this one knew.
     pub(crate) replay: Option<(Handshake, Instant)>,
     pub(crate) host: Box<dyn Host>,
+    /// Whether the child may be started, or why not any more: to be asked now and then while
+    /// something else has to be done first, and after that.
+    pub(crate) check: &'a dyn Fn() -> Result<(), OpenError>,
 }
 
-/// Starts a backend, or says in one line why it cannot.
-pub(crate) type SpawnFn = Box<dyn Fn(SpawnRequest<'_>) -> Result<Backend, String> + Send + Sync>;
+/// Starts a backend, or says why it cannot.
+pub(crate) type SpawnFn = Box<dyn Fn(SpawnRequest<'_>) -> Result<Backend, OpenError> + Send + Sync>;
 
 /// The bounds of a registry; 0 means unlimited, `None` for ever.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +126,10 @@ pub(crate) enum OpenError {
     Spawn(String),
     /// The operating system gave no random bytes.
     NoRandomness,
+    /// The session was ended before its child was started.
+    Lost,
+    /// Too much is being started or stopped just now.
+    Busy,
     /// There is no such session to revive any more.
     Ended,
     /// The session is idle, and this request is none that would end that.

@@ -13,12 +13,12 @@ use crate::auth::Principal;
 use crate::bridge::{self, Bridge, EraNews, Inbound};
 use crate::cgroup::{CgroupLimits, Cgroups};
 use crate::config::{Config, EraChoice, Server};
-use crate::eras::Eras;
+use crate::eras::{Eras, NotFound};
 use crate::isolation::{Home, Isolation};
 use crate::launch;
 use crate::metrics::{self, ChildEnd};
 use crate::orphans::Run;
-use crate::session::{Audience, Backend, SpawnRequest};
+use crate::session::{Audience, Backend, OpenError, SpawnRequest};
 use crate::supervisor::{Child, Event, ExitReason, Launch, Limits, Nursery, Tether, Waker};
 use crate::translate::{LegacyChild, LegacyChildOptions, ModernChild, Sealer, Translator};
 
@@ -76,10 +76,24 @@ impl Spawner {
     /// Starts a child with its bridge.
     ///
     /// # Errors
-    /// One line that says which server, and what is missing or what the operating system said.
-    pub(crate) fn spawn(&self, request: SpawnRequest<'_>) -> Result<Backend, String> {
+    /// What `check` of the request says, or one line that says which server, and what is missing or
+    /// what the operating system said.
+    pub(crate) fn spawn(&self, request: SpawnRequest<'_>) -> Result<Backend, OpenError> {
+        let server = self.server(request.server).map_err(OpenError::Spawn)?;
+        let translator = self.translator(server, &request)?;
+        // That may have taken a while.
+        (request.check)()?;
+        self.start(server, request, translator)
+            .map_err(OpenError::Spawn)
+    }
+
+    fn start(
+        &self,
+        server: &Server,
+        request: SpawnRequest<'_>,
+        translator: Option<Box<dyn Translator>>,
+    ) -> Result<Backend, String> {
         let SpawnRequest {
-            server,
             principal,
             audience,
             session,
@@ -87,10 +101,9 @@ impl Spawner {
             quota,
             replay,
             host,
+            ..
         } = request;
-        let server = self.server(server)?;
         let (launch, home) = self.prepare(server, principal, label)?;
-        let translator = self.translator(server, principal, audience, label);
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
         let (redacting, quoting) = (Arc::clone(&launch.stderr), Arc::clone(&launch.stderr));
         let (waking, alarm, its_label) = (waker.clone(), waker.clone(), label.to_owned());
@@ -163,30 +176,39 @@ impl Spawner {
     fn translator(
         &self,
         server: &Server,
-        principal: &Principal,
-        audience: Audience,
-        label: &str,
-    ) -> Option<Box<dyn Translator>> {
-        match audience {
+        request: &SpawnRequest<'_>,
+    ) -> Result<Option<Box<dyn Translator>>, OpenError> {
+        let SpawnRequest {
+            principal, label, ..
+        } = *request;
+        match request.audience {
             Audience::OneClient if self.eras.is_modern_only(server) => {
-                Some(Box::new(ModernChild::new(&server.name)))
+                Ok(Some(Box::new(ModernChild::new(&server.name))))
             }
-            Audience::OneClient => None,
+            Audience::OneClient => Ok(None),
             Audience::AllOfPrincipal => {
                 let start = || self.prepare(server, principal, &format!("probe:{label}"));
-                if self.eras.speaks_modern(server, start) {
-                    return None;
+                let is_wanted = || (request.check)().is_ok();
+                let speaks_modern = self.eras.speaks_modern(server, start, &is_wanted);
+                let speaks_modern = speaks_modern.map_err(|why| match why {
+                    NotFound::Failed(why) => OpenError::Spawn(why),
+                    NotFound::Busy => OpenError::Busy,
+                    // Either it says why, or the broker stops.
+                    NotFound::Unwanted => (request.check)().err().unwrap_or(OpenError::Draining),
+                })?;
+                if speaks_modern {
+                    return Ok(None);
                 }
                 let no = self.dressed.fetch_add(1, Ordering::Relaxed);
                 let Principal {
                     issuer, subject, ..
                 } = principal;
                 let context = format!("{issuer}\n{subject}\n{}\n{no}", server.name);
-                Some(Box::new(LegacyChild::new(LegacyChildOptions {
+                Ok(Some(Box::new(LegacyChild::new(LegacyChildOptions {
                     server_name: server.name.clone(),
                     sealer: Sealer::new(self.key, &context),
                     input_timeout: self.input_timeout,
-                })))
+                }))))
             }
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::mcp::{self, meta};
-use crate::supervisor::{Child, Event, Launch, Limits, Nursery, StderrTail, Waker};
+use crate::supervisor::{Child, Event, Killer, Launch, Limits, Nursery, StderrTail, Waker};
 
 /// Answers that wait to be taken; a process that writes more has to wait too.
 const HEARD_MAX: usize = 4;
@@ -217,10 +217,9 @@ impl Talk {
         stderr
     }
 
-    /// Kills the process.
-    pub(crate) fn kill(self) {
-        self.child.killer().kill();
-        self.end();
+    /// What kills the process, also while it is being stopped.
+    pub(crate) fn killer(&self) -> Killer {
+        self.child.killer()
     }
 }
 

@@ -112,6 +112,24 @@ impl Template {
         Ok(filled)
     }
 
+    /// What tells it from all others, without any value filled in; as secret as the file it is from.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for piece in &self.pieces {
+            let (kind, text) = match piece {
+                Piece::Literal(text) => (0, text.as_str()),
+                Piece::UserName => (1, ""),
+                Piece::UserToken => (2, ""),
+                Piece::UserEnv(key) => (3, key.as_str()),
+                Piece::BrokerEnv(key) => (4, key.as_str()),
+            };
+            bytes.push(kind);
+            bytes.extend((text.len() as u64).to_be_bytes());
+            bytes.extend(text.as_bytes());
+        }
+        bytes
+    }
+
     /// The variables of the broker's own environment that this value needs.
     pub(super) fn broker_keys(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {

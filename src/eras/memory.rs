@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::{Value, json};
 
+use super::NotFound;
+use super::probe::POLL;
 use super::program::Program;
 use crate::private_file::{FileError, PrivateDir};
 
@@ -20,6 +22,9 @@ const VERSION: u64 = 1;
 const MAX_PROGRAMS: usize = 256;
 /// What `npx` or `docker` runs may change without a trace in any file that is looked at.
 const MAX_AGE: Duration = Duration::from_hours(7 * 24);
+/// How long it is not tried again to find out what could not be, nor taken for wrong what was
+/// found out after the last time that it was.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Which eras a program speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +43,14 @@ struct Entry {
 #[derive(Default)]
 struct State {
     known: HashMap<Program, Entry>,
+    /// Of which nothing could be found out, and when.
+    unknown: HashMap<Program, SystemTime>,
+    /// What was known of them was wrong, and when that was seen.
+    disproved: HashMap<Program, SystemTime>,
     /// What is being found out just now. Who waits for it holds a clone.
     asking: HashMap<Program, Arc<()>>,
     is_writing: bool,
-    /// Something has changed since the write under way began.
+    /// Something has changed since the last write began.
     is_stale: bool,
 }
 
@@ -78,68 +87,109 @@ impl Memory {
     }
 
     /// Whether the program speaks modern. If that is not known, `find_out` is called, unless
-    /// somebody else is at it: then what they find out is waited for. `None`, which is theirs too:
-    /// it cannot be found out now.
+    /// somebody else is at it: then what they find out is waited for. `None`, which is theirs too,
+    /// and everybody's for a while: it cannot be found out.
+    ///
+    /// # Errors
+    /// What `find_out` gives, which is nobody else's; or that nobody found it out in time, or that
+    /// it `is_wanted` no more.
     pub(super) fn ask(
         &self,
         program: &Program,
         now: SystemTime,
-        find_out: impl FnOnce() -> Option<bool>,
-    ) -> Option<bool> {
-        let turn = match self.turn(program, now) {
+        patience: Patience<'_>,
+        find_out: impl FnOnce() -> Result<Option<bool>, NotFound>,
+    ) -> Result<Option<bool>, NotFound> {
+        let turn = match self.turn(program, now, patience)? {
             Ok(turn) => turn,
-            Err(known) => return known.map(|it| it.speaks_modern),
+            Err(known) => return Ok(known.map(|it| it.speaks_modern)),
         };
-        let found = find_out();
-        if let Some(speaks_modern) = found {
-            let verdict = Verdict {
-                speaks_modern,
-                refuses_legacy: false,
-            };
-            self.put(program, verdict, now);
+        let found = find_out()?;
+        match found {
+            Some(speaks_modern) => {
+                let verdict = Verdict {
+                    speaks_modern,
+                    refuses_legacy: false,
+                };
+                self.put(program, verdict, now);
+            }
+            None => {
+                let mut state = self.state.lock();
+                state.unknown.retain(|_, since| is_recent(*since, now));
+                state.unknown.insert(program.clone(), now);
+            }
         }
         drop(turn);
         if found.is_some() {
             self.save();
         }
-        found
+        Ok(found)
     }
 
     /// The caller's turn to find out, or what is known without, perhaps after a wait.
-    fn turn(&self, program: &Program, now: SystemTime) -> Result<Turn<'_>, Option<Verdict>> {
+    fn turn(
+        &self,
+        program: &Program,
+        now: SystemTime,
+        patience: Patience<'_>,
+    ) -> Result<Result<Turn<'_>, Option<Verdict>>, NotFound> {
         let mut state = self.state.lock();
-        if let Some(entry) = state.known.get(program).filter(|it| it.is_fresh(now)) {
-            return Err(Some(entry.verdict));
-        }
-        if let Some(theirs) = state.asking.get(program).cloned() {
+        loop {
+            if let Some(entry) = state.known.get(program).filter(|it| it.is_fresh(now)) {
+                return Ok(Err(Some(entry.verdict)));
+            }
+            if state
+                .unknown
+                .get(program)
+                .is_some_and(|it| is_recent(*it, now))
+            {
+                return Ok(Err(None));
+            }
+            let Some(theirs) = state.asking.get(program).cloned() else {
+                break;
+            };
             let is_theirs = |state: &mut State| {
                 let asking = state.asking.get(program);
                 asking.is_some_and(|it| Arc::ptr_eq(it, &theirs))
             };
-            self.asked.wait_while(&mut state, is_theirs);
-            return Err(state.known.get(program).map(|it| it.verdict));
+            if !MutexGuard::unlocked(&mut state, patience.is_wanted) {
+                return Err(NotFound::Unwanted);
+            }
+            if Instant::now() >= patience.deadline {
+                return Err(NotFound::Busy);
+            }
+            // If they are called off, it is the caller's turn.
+            self.asked.wait_while_for(&mut state, is_theirs, POLL);
         }
-        // Whoever waits would take it for what was found out.
-        state.known.remove(program);
         state.asking.insert(program.clone(), Arc::default());
-        Ok(Turn {
+        Ok(Ok(Turn {
             memory: self,
             program: program.clone(),
-        })
+        }))
     }
 
-    /// Takes down what was seen.
+    /// Takes down what was seen; [`Memory::flush`] writes it.
     pub(super) fn learn(&self, program: &Program, verdict: Verdict, now: SystemTime) {
         if self.get(program, now) != Some(verdict) {
             self.put(program, verdict, now);
-            self.save();
         }
     }
 
-    /// What was known has turned out to be wrong.
-    pub(super) fn forget(&self, program: &Program) {
-        let was_known = self.state.lock().known.remove(program).is_some();
-        if was_known {
+    /// What was known has turned out to be wrong; [`Memory::flush`] writes that. Once in a while
+    /// only: what is found out again may well be the same.
+    pub(super) fn forget(&self, program: &Program, now: SystemTime) {
+        let mut state = self.state.lock();
+        state.disproved.retain(|_, since| is_recent(*since, now));
+        if state.known.contains_key(program) && !state.disproved.contains_key(program) {
+            state.known.remove(program);
+            state.disproved.insert(program.clone(), now);
+            state.is_stale = true;
+        }
+    }
+
+    /// Writes down what has changed, if it was not yet.
+    pub(super) fn flush(&self) {
+        if self.state.lock().is_stale {
             self.save();
         }
     }
@@ -148,6 +198,8 @@ impl Memory {
         let mut state = self.state.lock();
         let learned = now;
         let entry = Entry { verdict, learned };
+        state.is_stale = true;
+        state.unknown.remove(program);
         state.known.insert(program.clone(), entry);
         while state.known.len() > MAX_PROGRAMS {
             let oldest = state.known.iter().min_by_key(|(_, entry)| entry.learned);
@@ -187,6 +239,13 @@ impl Memory {
     }
 }
 
+/// How long somebody waits for what others find out.
+#[derive(Clone, Copy)]
+pub(super) struct Patience<'a> {
+    pub(super) deadline: Instant,
+    pub(super) is_wanted: &'a dyn Fn() -> bool,
+}
+
 /// Somebody's turn to find out; over also if they panic.
 struct Turn<'a> {
     memory: &'a Memory,
@@ -207,6 +266,12 @@ impl Entry {
         let age = now.duration_since(self.learned);
         age.unwrap_or_else(|future| future.duration()) <= MAX_AGE
     }
+}
+
+/// Whatever the clock was set to meanwhile.
+fn is_recent(since: SystemTime, now: SystemTime) -> bool {
+    let age = now.duration_since(since);
+    age.unwrap_or_else(|future| future.duration()) < RETRY_INTERVAL
 }
 
 fn read(dir: &PrivateDir, now: SystemTime) -> HashMap<Program, Entry> {

@@ -14,6 +14,8 @@ use crate::talk::{Silence, Talk, initialize_params, modern_params};
 
 /// How long `server/discover` may still be answered after `initialize` was.
 const GRACE: Duration = Duration::from_secs(1);
+/// How often it is asked whether anybody still wants to know.
+pub(super) const POLL: Duration = Duration::from_millis(100);
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,37 +38,49 @@ enum Said {
     Legacy,
     /// It has understood `initialize`.
     Greeted,
+    /// It has not, or does not like it.
+    NotGreeted,
     Nothing,
 }
 
 /// Speaks to a new process in both eras.
-pub(crate) fn probe(talk: &Talk, start_timeout: Duration) -> Outcome {
+pub(crate) fn probe(talk: &Talk, deadline: Instant, is_wanted: &dyn Fn() -> bool) -> Outcome {
     talk.request(method::DISCOVER, &modern_params());
     talk.request(method::INITIALIZE, &initialize_params());
-    listen(talk, start_timeout, GRACE)
+    listen(talk, deadline, Some(GRACE), is_wanted)
 }
 
 /// Speaks to a new process in the legacy era only: one that a probe did not come through.
-pub(super) fn greet(talk: &Talk, start_timeout: Duration) -> Outcome {
+pub(super) fn greet(talk: &Talk, deadline: Instant, is_wanted: &dyn Fn() -> bool) -> Outcome {
     talk.request(method::INITIALIZE, &initialize_params());
-    listen(talk, start_timeout, Duration::ZERO)
+    listen(talk, deadline, None, is_wanted)
 }
 
-fn listen(talk: &Talk, start_timeout: Duration, grace: Duration) -> Outcome {
-    let mut deadline = Instant::now() + start_timeout;
+/// `grace`: another answer than that to `initialize` may come yet.
+fn listen(
+    talk: &Talk,
+    mut deadline: Instant,
+    grace: Option<Duration>,
+    is_wanted: &dyn Fn() -> bool,
+) -> Outcome {
     let mut has_greeted = false;
     loop {
-        match talk.hear(deadline) {
-            Ok(message) => match judge(&message) {
-                Said::Modern => return Outcome::Modern,
-                Said::Legacy => return Outcome::Legacy,
-                Said::Greeted => {
+        let now = Instant::now();
+        match talk.hear(deadline.min(now + POLL)) {
+            Ok(message) => match (judge(&message), grace) {
+                (Said::Modern, _) => return Outcome::Modern,
+                (Said::Legacy, _) | (Said::Greeted, None) => return Outcome::Legacy,
+                (Said::NotGreeted, None) => return Outcome::Broken,
+                (Said::Greeted, Some(grace)) => {
                     has_greeted = true;
                     deadline = deadline.min(Instant::now() + grace);
                 }
-                Said::Nothing => {}
+                // It may know only the other.
+                (Said::NotGreeted, Some(_)) | (Said::Nothing, _) => {}
             },
             Err(Silence::Cancelled) => return Outcome::Cancelled,
+            Err(Silence::Late) if !is_wanted() => return Outcome::Cancelled,
+            Err(Silence::Late) if Instant::now() < deadline => {}
             Err(Silence::Ended(_) | Silence::Late) if has_greeted => return Outcome::Legacy,
             Err(Silence::Ended(_) | Silence::Late) => return Outcome::Broken,
         }
@@ -85,7 +99,8 @@ fn judge(response: &Value) -> Said {
         (Some(method::DISCOVER), Some(error)) if is_modern(error) => Said::Modern,
         (Some(method::DISCOVER), Some(_)) => Said::Legacy,
         (Some(method::INITIALIZE), Some(error)) if is_unsupported(error) => Said::Modern,
-        (Some(method::INITIALIZE), _) => Said::Greeted,
+        (Some(method::INITIALIZE), Some(_)) => Said::NotGreeted,
+        (Some(method::INITIALIZE), None) => Said::Greeted,
         _ => Said::Nothing,
     }
 }
@@ -146,9 +161,9 @@ mod tests {
 
         let greeting = |key: &str, value: Value, said| check(method::INITIALIZE, key, value, said);
         greeting("result", json!({}), Said::Greeted);
-        greeting("error", error(-32602, ours.clone()), Said::Greeted);
-        greeting("error", error(-32020, ours.clone()), Said::Greeted);
-        greeting("error", error(-32022, supported(&[])), Said::Greeted);
+        greeting("error", error(-32602, ours.clone()), Said::NotGreeted);
+        greeting("error", error(-32020, ours.clone()), Said::NotGreeted);
+        greeting("error", error(-32022, supported(&[])), Said::NotGreeted);
         greeting("error", error(-32022, ours), Said::Modern);
 
         check("other", "result", json!({}), Said::Nothing);

@@ -1,5 +1,5 @@
 //! Which program a server runs, so that what was learned of it holds for as long as it is the same:
-//! its command line, where that runs, and the files behind it.
+//! its command line, where that runs, the environment as it is configured, and the files behind it.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -26,15 +26,24 @@ impl Program {
             return None;
         };
         let path = search_path(server);
+        let env = server.env.iter();
+        let env = env.map(|(key, value)| (key.as_str(), value.to_bytes()));
         Some(Self::from_parts(
             command,
             args,
+            env.collect(),
             server.cwd.as_deref(),
             &path,
         ))
     }
 
-    fn from_parts(command: &str, args: &[String], cwd: Option<&Path>, path: &str) -> Self {
+    fn from_parts(
+        command: &str,
+        args: &[String],
+        env: Vec<(&str, Vec<u8>)>,
+        cwd: Option<&Path>,
+        path: &str,
+    ) -> Self {
         let base = cwd.unwrap_or(Path::new(""));
         let file = find(command, base, path);
         // The usual form is `node server.js`.
@@ -48,7 +57,11 @@ impl Program {
             path_bytes(cwd),
             identity(file.as_deref()),
             identity(script.as_deref()),
+            env.len().to_be_bytes().to_vec(),
         ];
+        for (key, value) in env {
+            parts.extend([key.into(), value]);
+        }
         parts.extend(args.iter().map(|arg| arg.clone().into_bytes()));
         let mut hash = Sha256::new();
         for part in parts {

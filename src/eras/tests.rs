@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -78,14 +78,15 @@ struct Rig {
 
 impl Rig {
     fn new(start_timeout: Duration) -> Self {
+        Self::with(|config| config.start_timeout = start_timeout)
+    }
+
+    fn with(set: impl Fn(&mut Config)) -> Self {
         let dir = TempDir::new("rig");
         let state_dir = dir.path().to_str().map(str::to_owned);
         let env = |key: &str| (key == "STATE_DIRECTORY").then(|| state_dir.clone())?;
-        let config = config::load(&ServeArgs::default(), &env).unwrap();
-        let config = Config {
-            start_timeout,
-            ..config
-        };
+        let mut config = config::load(&ServeArgs::default(), &env).unwrap();
+        set(&mut config);
         let parent = Parent::start().unwrap();
         Self {
             eras: Eras::open(&config, parent.nursery()),
@@ -117,7 +118,8 @@ impl Rig {
 
     fn speaks_modern(&self, script: &str) -> bool {
         let server = server("sh", &["-c", script]);
-        self.eras.speaks_modern(&server, || self.start(script))
+        let start = || self.start(script);
+        self.eras.speaks_modern(&server, start, &|| true).unwrap()
     }
 
     fn starts(&self) -> usize {
@@ -161,7 +163,8 @@ fn a_program_that_a_probe_breaks_is_legacy_if_it_works_without() {
     let unless_probed =
         |then: &str| format!("read first; case $first in *discover*) {then};; esac; {HELLO}; cat");
     check(&unless_probed("exit 1"), DEADLINE, false, 2, true);
-    let soon = Duration::from_secs(2);
+    // A third of it is what is left for those that work.
+    let soon = Duration::from_secs(6);
     check(&unless_probed("exec cat >/dev/null"), soon, false, 2, true);
 }
 
@@ -176,11 +179,14 @@ fn a_program_that_does_not_work_is_not_known() {
         false,
     );
     let rig = Rig::new(DEADLINE);
+    // That is not the program's fault, and the start fails too.
     let cannot = || Err::<(Launch, ()), _>("no home".to_owned());
-    assert!(!rig.eras.speaks_modern(&server("sh", &[]), cannot));
+    let failed = rig.eras.speaks_modern(&server("sh", &[]), cannot, &|| true);
+    assert_eq!(failed, Err(NotFound::Failed("no home".to_owned())));
     let script = format!("read d; {RESULT}; cat");
     let works = || rig.start(&script);
-    assert!(rig.eras.speaks_modern(&server("sh", &[]), works));
+    let found = rig.eras.speaks_modern(&server("sh", &[]), works, &|| true);
+    assert_eq!(found, Ok(true));
 }
 
 #[test]
@@ -188,7 +194,8 @@ fn what_is_configured_is_not_found_out() {
     let rig = Rig::new(DEADLINE);
     let must_not = || -> Result<(Launch, ()), String> { panic!("it is known") };
     let check = |server: &Server, modern: bool| {
-        assert_eq!(rig.eras.speaks_modern(server, must_not), modern);
+        let found = rig.eras.speaks_modern(server, must_not, &|| true);
+        assert_eq!(found, Ok(modern));
         assert_eq!(rig.eras.is_modern_only(server), modern);
     };
     for (era, modern) in [(EraChoice::Legacy, false), (EraChoice::Modern, true)] {
@@ -215,31 +222,123 @@ fn what_a_session_has_shown_is_known() {
     rig.eras.learned_modern_only(&server);
     for _ in 0..2 {
         assert!(rig.eras.is_modern_only(&server));
-        assert!(rig.eras.speaks_modern(&server, must_not));
+        let found = rig.eras.speaks_modern(&server, must_not, &|| true);
+        assert_eq!(found, Ok(true));
+        rig.eras.tick();
         rig.restart();
     }
     rig.eras.disproved(&server);
     assert!(!rig.eras.is_modern_only(&server));
 }
 
-#[test]
-fn nothing_is_found_out_during_a_shutdown() {
-    let rig = Arc::new(Rig::new(Duration::from_secs(600)));
-    let probing = {
-        let rig = Arc::clone(&rig);
-        // It would not end by itself, nor by SIGTERM.
-        let script = "trap '' TERM; while :; do sleep 1000; done";
-        thread::spawn("probe", move || rig.speaks_modern(script)).unwrap()
-    };
-    while rig.starts.load(Ordering::SeqCst) == 0 {
+/// A process that would not end by itself, nor by SIGTERM, leaves its pid in the file first.
+fn stubborn(file: &Path, then: &str) -> String {
+    let file = file.display();
+    format!(
+        "trap '' TERM; echo $$ >{file}.new; mv {file}.new {file}; {then}; while :; do sleep 1000; done"
+    )
+}
+
+/// The pid that a process has left.
+fn pid(file: &Path) -> String {
+    let deadline = Instant::now() + DEADLINE;
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "no process has started");
         std::thread::yield_now();
     }
-    let stopped = Instant::now();
+    fs::read_to_string(file).unwrap().trim().to_owned()
+}
+
+fn is_there(pid: &str) -> bool {
+    Path::new("/proc").join(pid).exists()
+}
+
+/// Whatever becomes of it just now.
+#[test]
+fn a_process_that_nobody_wants_any_more_is_killed() {
+    // In the middle of the questions, and in the ladder after them.
+    for then in [":", RESULT] {
+        for by_shutdown in [false, true] {
+            let rig = Arc::new(Rig::with(|config| {
+                config.start_timeout = Duration::from_secs(600);
+                config.stop_grace = Duration::from_secs(600);
+            }));
+            let file = rig._dir.path().join("pid");
+            let is_wanted = Arc::new(AtomicBool::new(true));
+            let probing = {
+                let (rig, is_wanted) = (Arc::clone(&rig), Arc::clone(&is_wanted));
+                let script = stubborn(&file, then);
+                let work = move || {
+                    let server = server("sh", &["-c", &script]);
+                    let is_wanted = || is_wanted.load(Ordering::SeqCst);
+                    rig.eras
+                        .speaks_modern(&server, || rig.start(&script), &is_wanted)
+                };
+                thread::spawn("probe", work).unwrap()
+            };
+            let pid = pid(&file);
+            assert!(is_there(&pid));
+            let unwanted = Instant::now();
+            match by_shutdown {
+                true => rig.eras.stop(),
+                false => is_wanted.store(false, Ordering::SeqCst),
+            }
+            let found = probing.join().unwrap();
+            assert!(unwanted.elapsed() < Duration::from_secs(2), "{then}");
+            assert!(!is_there(&pid), "{then}");
+            // It may have been heard before.
+            let is_in_vain = matches!(found, Err(NotFound::Unwanted));
+            assert!(is_in_vain || then == RESULT && found == Ok(true));
+            assert_eq!(rig.starts(), 1);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_found_out_during_a_shutdown() {
+    let rig = Rig::new(DEADLINE);
     rig.eras.stop();
-    assert_eq!(probing.join(), Some(false));
-    // Less than the ladder takes.
-    assert!(stopped.elapsed() < rig.config.stop_grace);
-    assert_eq!(rig.starts(), 1);
-    assert!(!rig.speaks_modern(&format!("read d; {RESULT}; cat")));
+    let start = || rig.start(&format!("read d; {RESULT}; cat"));
+    let found = rig.eras.speaks_modern(&server("sh", &[]), start, &|| true);
+    assert_eq!(found, Err(NotFound::Unwanted));
     assert_eq!(rig.starts(), 0);
+}
+
+#[test]
+fn a_hung_server_is_not_waited_for_by_everybody() {
+    let rig = Arc::new(Rig::new(Duration::from_millis(1500)));
+    let script = "exec cat >/dev/null";
+    let begun = Instant::now();
+    let ask = |no: usize| {
+        let rig = Arc::clone(&rig);
+        let work = move || {
+            let server = server("sh", &["-c", script]);
+            rig.eras
+                .speaks_modern(&server, || rig.start(script), &|| true)
+        };
+        thread::spawn(format!("ask {no}"), work).unwrap()
+    };
+    let all: Vec<_> = (0..INSIDE_MAX + 8).map(ask).collect();
+    let found: Vec<_> = all.into_iter().map(|it| it.join().unwrap()).collect();
+    // The probe and the greeting have one deadline, and who waits for them too; two processes are
+    // stopped.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{found:?}");
+    let busy = found.iter().filter(|it| **it == Err(NotFound::Busy));
+    assert!(busy.count() >= 8, "{found:?}");
+    assert!(found.contains(&Ok(false)), "{found:?}");
+    assert_eq!(rig.starts(), 2);
+    // For a while it counts as legacy.
+    assert!(!rig.speaks_modern(script));
+    assert_eq!(rig.starts(), 0);
+}
+
+/// What is said to `initialize` alone proves nothing.
+#[test]
+fn an_error_to_initialize_is_no_greeting() {
+    let error =
+        r#"echo '{"jsonrpc":"2.0","id":"initialize","error":{"code":-32600,"message":"no"}}'"#;
+    let slow = format!("read d; read i; {error}; sleep 2; {RESULT}; cat");
+    check(&slow, DEADLINE, true, 1, true);
+    let useless = format!("read first; {error}; exec cat >/dev/null");
+    check(&useless, Duration::from_millis(600), false, 2, false);
 }

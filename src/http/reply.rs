@@ -448,6 +448,8 @@ fn open_failed(asker: Asker<'_>, why: &OpenError, face: &Face) -> Rendered {
             "the session sleeps: the next POST wakes it",
         )
         .with("Allow", "POST, DELETE"),
+        OpenError::Lost => busy(asker, "the session has ended before it began: try again"),
+        OpenError::Busy => busy(asker, "too much is being started just now: try again"),
         OpenError::Spawn(message) => error(500, code::INTERNAL_ERROR, message),
         OpenError::NoRandomness => error(
             500,

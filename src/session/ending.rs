@@ -26,7 +26,8 @@ impl Registry {
         }
     }
 
-    fn close_session(&self, session: &Arc<Session>, cause: &Cause, now: Instant) {
+    /// The same of this very session: another one may bear its id by now.
+    pub(crate) fn close_session(&self, session: &Arc<Session>, cause: &Cause, now: Instant) {
         let may_park = self.may_park(session, cause);
         if !cause.is_revivable() || session.is_unborn() {
             session.end_for_good();

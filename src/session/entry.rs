@@ -186,8 +186,14 @@ impl Session {
         !self.is_kept.swap(true, Ordering::AcqRel)
     }
 
-    pub(crate) fn id(&self) -> &str {
+    #[cfg(test)]
+    pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether its child was started for this principal as they are now.
+    pub(crate) fn is_for(&self, principal: &Principal) -> bool {
+        self.principal.is_unchanged(principal)
     }
 
     /// The first characters of the id: enough to tell sessions apart, useless to steal one.
@@ -198,12 +204,15 @@ impl Session {
     /// Its client has a request.
     pub(crate) fn touch(&self, now: Instant) {
         let mut activity = self.activity.lock();
-        (activity.last, activity.asked) = (now, now);
+        // Whoever looked at the clock first may come last.
+        activity.last = activity.last.max(now);
+        activity.asked = activity.asked.max(now);
     }
 
     /// Its client still waits for an answer.
     pub(super) fn is_waited_on(&self, now: Instant) {
-        self.activity.lock().last = now;
+        let mut activity = self.activity.lock();
+        activity.last = activity.last.max(now);
     }
 
     /// Lets a request in; `None` if the session is being ended for want of use: the next one is
@@ -290,10 +299,17 @@ impl Session {
         early.refuse(why);
     }
 
-    /// The child runs: what waits for it goes there, and what comes meanwhile goes after it.
-    pub(super) fn connect(&self, bridge: &Arc<Bridge>) {
+    /// The child runs; what waits for it goes on waiting.
+    pub(super) fn set_bridge(&self, bridge: &Arc<Bridge>) {
         // Nobody else sets it.
         let _ = self.bridge.set(Arc::clone(bridge));
+    }
+
+    /// What waits for the child goes there, and what comes meanwhile goes after it.
+    pub(super) fn pass_on(&self) {
+        let Some(bridge) = self.bridge.get() else {
+            return;
+        };
         loop {
             let list = {
                 let mut waiting = self.early.lock();

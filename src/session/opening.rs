@@ -127,6 +127,11 @@ impl Registry {
         if let Some((left, why)) = self.starts.pause(&key, now) {
             return Err(OpenError::Pause { left, why });
         }
+        self.check_memory()
+    }
+
+    /// Parked children give way first.
+    fn check_memory(&self) -> Result<(), OpenError> {
         let floor = self.options.min_free_memory;
         let is_low = || floor > 0 && (self.options.free_memory)().is_some_and(|it| it < floor);
         while is_low() {
@@ -164,7 +169,7 @@ impl Registry {
                     let Some(stalest) = self.stalest(principal)? else {
                         continue; // they have just ended
                     };
-                    self.close(&stalest.id, Cause::Evicted, now);
+                    self.close_session(&stalest, &Cause::Evicted, now);
                     room_was_made = true;
                 }
                 Reserve::Full if self.end_oldest_parked(Places::All) => {}
@@ -251,24 +256,47 @@ impl Registry {
                 registry: self.this.clone(),
                 child: session.tenancy.no,
             }),
+            check: &|| self.check_wanted(session),
         };
         // A panic must give the place back too.
         let spawned = catch_unwind(AssertUnwindSafe(|| (self.spawn)(request)))
-            .unwrap_or_else(|_| Err("a fault in the broker".to_owned()))
+            .unwrap_or_else(|_| Err(OpenError::Spawn("a fault in the broker".to_owned())))
             .map(|backend| self.begin(session, backend));
         if let Err(why) = &spawned {
             self.sessions.lock().remove(session);
-            session.fail(&Refusal::StartFailed(why.clone()));
+            session.fail(&refusal(session, why));
         }
         self.settle();
-        spawned.map_err(OpenError::Spawn)
+        spawned
+    }
+
+    /// Whether a child that is yet to be started is still to be.
+    fn check_wanted(&self, session: &Arc<Session>) -> Result<(), OpenError> {
+        {
+            let sessions = self.sessions.lock();
+            if !sessions.holds(session) {
+                return Err(OpenError::Lost);
+            }
+            if sessions.draining {
+                return Err(OpenError::Draining);
+            }
+        }
+        self.check_memory()
     }
 
     /// Puts the backend in its place. If the session was ended meanwhile, ends the backend too.
     fn begin(&self, session: &Arc<Session>, backend: Backend) {
         let Backend { bridge, stop, kill } = backend;
         *session.child.lock() = Some(ChildEnd { stop, kill });
-        session.connect(&Arc::new(bridge));
+        session.set_bridge(&Arc::new(bridge));
+        // Its user may have been revoked: nothing that waits may reach this child then. Who ends it
+        // from here on finds the bridge, and closes it.
+        let is_held = self.sessions.lock().holds(session);
+        if is_held {
+            session.pass_on();
+        } else {
+            session.fail(&refusal(session, &OpenError::Lost));
+        }
         self.check_connected(session, "ended while it started");
     }
 
@@ -291,6 +319,17 @@ impl Registry {
     pub(super) fn settle(&self) {
         self.sessions.lock().unsettled -= 1;
         self.settled.notify_all();
+    }
+}
+
+/// What those are told who wait for a child that does not come.
+fn refusal(session: &Session, why: &OpenError) -> Refusal {
+    match why {
+        OpenError::Spawn(why) => Refusal::StartFailed(why.clone()),
+        OpenError::Draining => Refusal::Draining,
+        _ if session.audience == Audience::AllOfPrincipal => Refusal::EndedEarly,
+        _ if session.is_over() => Refusal::SessionEnded,
+        _ => Refusal::Resting,
     }
 }
 

@@ -91,7 +91,8 @@ impl Registry {
         *session.child.lock() = child;
         if let Some(bridge) = old.bridge.get() {
             bridge.hand_over(wanted.id, session.tenancy.tenant);
-            session.connect(bridge);
+            session.set_bridge(bridge);
+            session.pass_on();
         }
         self.check_connected(&session, "ended while it began");
         self.settle();

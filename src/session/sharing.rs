@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::new_session_id;
 use super::opening::{Place, Wanted};
-use super::{Audience, OpenError, Registry, Session};
+use super::{Audience, Cause, OpenError, Registry, Session};
 use crate::auth::Principal;
 use crate::metrics;
 
@@ -17,8 +17,14 @@ const LEAVING: Duration = Duration::from_millis(20);
 const TRIES: usize = 100;
 
 impl Registry {
-    /// The session that modern requests of this principal to this server share, if it is there.
+    /// The session that modern requests of this principal to this server share, if it is there. One
+    /// whose child was started with other credentials of the principal is not.
     pub(crate) fn find_shared(&self, principal: &Principal, server: &str) -> Option<Arc<Session>> {
+        let session = self.find_any_shared(principal, server);
+        session.filter(|it| it.is_for(principal))
+    }
+
+    fn find_any_shared(&self, principal: &Principal, server: &str) -> Option<Arc<Session>> {
         let sessions = self.sessions.lock();
         let id = sessions.shared.get(principal)?.get(server)?;
         sessions.by_id.get(id).cloned()
@@ -35,9 +41,13 @@ impl Registry {
         server: &Arc<str>,
         now: Instant,
     ) -> Result<Arc<Session>, OpenError> {
-        let id = self.shared_id(principal, server)?;
         for _ in 0..TRIES {
-            if let Some(session) = self.find_shared(principal, server) {
+            if let Some(session) = self.find_any_shared(principal, server) {
+                if !session.is_for(principal) {
+                    self.close_session(&session, &Cause::Revoked, now);
+                    self.forget_shared(std::slice::from_ref(principal));
+                    continue;
+                }
                 if session.visit(now).is_some() {
                     return Ok(session);
                 }
@@ -48,6 +58,7 @@ impl Registry {
                 continue;
             }
             self.admit(principal, server, now)?;
+            let id = self.shared_id(principal, server)?;
             let wanted = Wanted {
                 id: &id,
                 principal,
@@ -72,7 +83,7 @@ impl Registry {
             );
             return Ok(session);
         }
-        Err(OpenError::Full)
+        Err(OpenError::Busy)
     }
 
     fn shared_id(&self, principal: &Principal, server: &Arc<str>) -> Result<String, OpenError> {
@@ -87,8 +98,8 @@ impl Registry {
         Ok(id)
     }
 
-    /// These principals are no more.
-    pub(super) fn forget_shared(&self, revoked: &[Principal]) {
+    /// These principals are no more, or not as they were.
+    pub(crate) fn forget_shared(&self, revoked: &[Principal]) {
         let mut sessions = self.sessions.lock();
         revoked.iter().for_each(|principal| {
             sessions.shared.remove(principal);

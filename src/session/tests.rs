@@ -6,9 +6,12 @@ mod ending;
 mod parking;
 mod revival;
 mod sharing;
+mod wanted;
 mod world;
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use super::*;
 use client::*;

@@ -7,6 +7,7 @@ mod going;
 mod legacy;
 mod shared;
 mod suspended;
+mod unwanted;
 
 use crate::support::Broker;
 use crate::support::broker::Setup;

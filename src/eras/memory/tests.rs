@@ -32,34 +32,125 @@ fn must_not() -> Option<bool> {
     panic!("it is known")
 }
 
+/// For whatever must happen.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// With all the patience there is.
+fn ask(
+    memory: &Memory,
+    program: &Program,
+    now: SystemTime,
+    find_out: impl FnOnce() -> Option<bool>,
+) -> Option<bool> {
+    let patience = Patience {
+        deadline: Instant::now() + DEADLINE,
+        is_wanted: &|| true,
+    };
+    let found = memory.ask(program, now, patience, || Ok(find_out()));
+    found.unwrap()
+}
+
 #[test]
 fn what_was_found_out_is_not_found_out_again() {
     let dir = TempDir::new("memory");
     let memory = Memory::open(dir.path(), now());
     assert_eq!(memory.get(&program(1), now()), None);
     for (no, found) in [(1, true), (2, false)] {
-        let asked = memory.ask(&program(no), now(), || Some(found));
+        let asked = ask(&memory, &program(no), now(), || Some(found));
         assert_eq!(asked, Some(found));
-        assert_eq!(memory.ask(&program(no), now(), must_not), Some(found));
+        assert_eq!(ask(&memory, &program(no), now(), must_not), Some(found));
     }
     memory.learn(&program(2), MODERN_ONLY, now());
     assert_eq!(memory.get(&program(2), now()), Some(MODERN_ONLY));
-    memory.forget(&program(2));
-    assert_eq!(memory.ask(&program(2), now(), || Some(false)), Some(false));
+    memory.forget(&program(2), now());
+    assert_eq!(
+        ask(&memory, &program(2), now(), || Some(false)),
+        Some(false)
+    );
 }
 
 #[test]
 fn what_could_not_be_found_out_is_not_known() {
     let dir = TempDir::new("unknown");
     let memory = Memory::open(dir.path(), now());
-    assert_eq!(memory.ask(&program(1), now(), || None), None);
+    assert_eq!(ask(&memory, &program(1), now(), || None), None);
+    memory.flush();
     assert!(!dir.path().join(FILE).exists());
-    assert_eq!(memory.ask(&program(1), now(), || Some(true)), Some(true));
+    // Not at once again.
+    let soon = now() + RETRY_INTERVAL - Duration::from_secs(1);
+    assert_eq!(ask(&memory, &program(1), soon, must_not), None);
+    let later = now() + RETRY_INTERVAL;
+    assert_eq!(ask(&memory, &program(1), later, || None), None);
+    // Unless it is seen.
+    memory.learn(&program(1), LEGACY, later);
+    assert_eq!(ask(&memory, &program(1), later, must_not), Some(false));
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        memory.ask(&program(2), now(), || panic!("a fault"))
+        ask(&memory, &program(2), now(), || panic!("a fault"))
     }));
     assert!(panicked.is_err());
-    assert_eq!(memory.ask(&program(2), now(), || Some(true)), Some(true));
+    assert_eq!(ask(&memory, &program(2), now(), || Some(true)), Some(true));
+}
+
+#[test]
+fn what_was_wrong_is_forgotten_once_in_a_while() {
+    let dir = TempDir::new("wrong");
+    let memory = Memory::open(dir.path(), now());
+    let later = now() + RETRY_INTERVAL;
+    for (at, is_forgotten) in [(now(), true), (now(), false), (later, true)] {
+        memory.learn(&program(1), LEGACY, at);
+        memory.forget(&program(1), at);
+        assert_eq!(memory.get(&program(1), at).is_none(), is_forgotten);
+    }
+}
+
+#[test]
+fn who_waits_for_others_waits_neither_for_ever_nor_in_vain() {
+    let dir = TempDir::new("patience");
+    let memory = Arc::new(Memory::open(dir.path(), now()));
+    let (begun, has_begun) = bounded::<()>(0);
+    let (release, gate) = bounded::<()>(0);
+    let first = {
+        let memory = Arc::clone(&memory);
+        let find_out = move || {
+            begun.send(()).unwrap();
+            let _ = gate.recv(); // until the other end is gone
+            Err(NotFound::Unwanted)
+        };
+        let work = move || {
+            let patience = Patience {
+                deadline: Instant::now(),
+                is_wanted: &|| true,
+            };
+            memory.ask(&program(1), now(), patience, find_out)
+        };
+        thread::spawn("first", work).unwrap()
+    };
+    has_begun.recv_timeout(DEADLINE).unwrap();
+    let wait = |deadline: Instant, is_wanted: bool| {
+        let patience = Patience {
+            deadline,
+            is_wanted: &|| is_wanted,
+        };
+        memory.ask(&program(1), now(), patience, || panic!("not its turn"))
+    };
+    let soon = Instant::now() + Duration::from_millis(50);
+    assert_eq!(wait(soon, true), Err(NotFound::Busy));
+    assert!(Instant::now() >= soon);
+    let never = Instant::now() + DEADLINE;
+    assert_eq!(wait(never, false), Err(NotFound::Unwanted));
+    assert!(Instant::now() < never);
+    // That the first was called off is its own affair: the next has a turn.
+    let next = {
+        let memory = Arc::clone(&memory);
+        let work = move || ask(&memory, &program(1), now(), || Some(true));
+        thread::spawn("next", work).unwrap()
+    };
+    while waiting(&memory) == 0 {
+        std::thread::yield_now();
+    }
+    drop(release);
+    assert_eq!(first.join(), Some(Err(NotFound::Unwanted)));
+    assert_eq!(next.join(), Some(Some(true)));
 }
 
 #[test]
@@ -69,7 +160,7 @@ fn however_many_ask_it_is_found_out_once() {
         let memory = Arc::new(Memory::open(dir.path(), now()));
         let begun = Arc::new(AtomicUsize::new(0));
         let (release, gate) = bounded::<()>(0);
-        let ask = |no: usize| {
+        let start = |no: usize| {
             let (memory, begun, gate) = (Arc::clone(&memory), Arc::clone(&begun), gate.clone());
             let find_out = move || {
                 begun.fetch_add(1, Ordering::SeqCst);
@@ -77,16 +168,16 @@ fn however_many_ask_it_is_found_out_once() {
                 let _ = gate.recv();
                 found
             };
-            let ask = move || memory.ask(&program(1), now(), find_out);
-            thread::spawn(format!("ask {no}"), ask).unwrap()
+            let work = move || ask(&memory, &program(1), now(), find_out);
+            thread::spawn(format!("ask {no}"), work).unwrap()
         };
-        let first = ask(0);
+        let first = start(0);
         while begun.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
         // Another program does not wait for this one.
-        assert_eq!(memory.ask(&program(2), now(), || Some(true)), Some(true));
-        let others: Vec<_> = (1..16).map(ask).collect();
+        assert_eq!(ask(&memory, &program(2), now(), || Some(true)), Some(true));
+        let others: Vec<_> = (1..16).map(start).collect();
         while waiting(&memory) < others.len() {
             std::thread::yield_now();
         }
@@ -111,15 +202,16 @@ fn waiting(memory: &Memory) -> usize {
 fn it_is_known_after_a_restart() {
     let dir = TempDir::new("restart");
     let memory = Memory::open(dir.path(), now());
-    memory.ask(&program(1), now(), || Some(true));
+    ask(&memory, &program(1), now(), || Some(true));
     memory.learn(&program(2), MODERN_ONLY, now());
-    memory.ask(&program(3), now(), || Some(false));
-    memory.forget(&program(3));
+    ask(&memory, &program(3), now(), || Some(false));
+    memory.forget(&program(3), now());
+    memory.flush();
     let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions();
     assert_eq!(mode.mode() & 0o7777, 0o600);
 
     let memory = Memory::open(dir.path(), now());
-    assert_eq!(memory.ask(&program(1), now(), must_not), Some(true));
+    assert_eq!(ask(&memory, &program(1), now(), must_not), Some(true));
     assert_eq!(memory.get(&program(2), now()), Some(MODERN_ONLY));
     assert_eq!(memory.get(&program(3), now()), None);
 }
@@ -129,6 +221,7 @@ fn it_is_known_for_a_week() {
     let dir = TempDir::new("week");
     let memory = Memory::open(dir.path(), now());
     memory.learn(&program(1), LEGACY, now());
+    memory.flush();
     let later = now() + MAX_AGE + Duration::from_secs(1);
     for memory in [memory, Memory::open(dir.path(), now())] {
         assert_eq!(memory.get(&program(1), now() + MAX_AGE), Some(LEGACY));
@@ -138,10 +231,9 @@ fn it_is_known_for_a_week() {
         assert_eq!(memory.get(&program(1), before - MAX_AGE), None);
     }
     let memory = Memory::open(dir.path(), later);
-    assert_eq!(memory.ask(&program(1), later, || None), None);
-    assert_eq!(memory.ask(&program(1), later, || Some(true)), Some(true));
+    assert_eq!(ask(&memory, &program(1), later, || Some(true)), Some(true));
     let clock = later - Duration::from_millis(1);
-    assert_eq!(memory.ask(&program(1), clock, must_not), Some(true));
+    assert_eq!(ask(&memory, &program(1), clock, must_not), Some(true));
 }
 
 #[test]
@@ -182,6 +274,7 @@ fn a_file_that_cannot_be_used_is_replaced() {
         let found = memory.get(&program(1), now()).map(|it| it.speaks_modern);
         assert_eq!(found, expected, "{what} {mode:o}");
         memory.learn(&program(2), LEGACY, now());
+        memory.flush();
         let memory = Memory::open(dir.path(), now());
         assert_eq!(memory.get(&program(2), now()), Some(LEGACY), "{what}");
     };

@@ -30,6 +30,30 @@ fn a_command_line_that_differs_is_another_program() {
             assert_ne!(program(one), program(other), "{one:?} {other:?}");
         }
     }
+    let with_env = |env: &[(&str, &str)]| {
+        let parse =
+            |(key, text): &(&str, &str)| ((*key).to_owned(), Template::parse(text).unwrap());
+        program(&Server {
+            env: env.iter().map(parse).collect(),
+            ..server("cat", &[])
+        })
+    };
+    let all: [&[(&str, &str)]; 8] = [
+        &[],
+        &[("A", "b")],
+        &[("B", "b")],
+        &[("A", "c")],
+        &[("A", "${user.name}")],
+        &[("A", "${user.env.b}")],
+        &[("A", "${env.b}")],
+        &[("A", "b"), ("B", "b")],
+    ];
+    for (no, one) in all.iter().enumerate() {
+        assert_eq!(with_env(one), with_env(one));
+        for other in &all[no + 1..] {
+            assert_ne!(with_env(one), with_env(other), "{one:?} {other:?}");
+        }
+    }
     let renamed = Server {
         name: "other".to_owned(),
         ..server("cat", &[])

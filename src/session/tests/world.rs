@@ -146,6 +146,8 @@ pub(super) struct Hooks {
     pub(super) waking: Option<Hook>,
     /// A bridge that is woken is served at once, as by its reader thread.
     pub(super) serves: bool,
+    /// The spawner asks whether the child is still wanted.
+    pub(super) asks: bool,
     pub(super) stopping: Option<Hook>,
     pub(super) killing: Option<Hook>,
 }
@@ -161,7 +163,7 @@ impl Fakes {
         self.log.lock().push(format!("{what} {id}"));
     }
 
-    pub(super) fn spawn(self: &Arc<Self>, request: SpawnRequest<'_>) -> Result<Backend, String> {
+    pub(super) fn spawn(self: &Arc<Self>, request: SpawnRequest<'_>) -> Result<Backend, OpenError> {
         let id = request.session.to_owned();
         self.note("start", &id);
         if let Some(registry) = self.registry.get().and_then(Weak::upgrade) {
@@ -172,7 +174,10 @@ impl Fakes {
             run(self.hooks.respawning.as_ref(), &id);
         }
         if self.spawn_fails.load(SeqCst) {
-            return Err("no such program".to_owned());
+            return Err(OpenError::Spawn("no such program".to_owned()));
+        }
+        if self.hooks.asks {
+            (request.check)()?;
         }
         let host: Arc<dyn Host> = Arc::from(request.host);
         let (wakes, woken) = (Arc::clone(self), id.clone());
