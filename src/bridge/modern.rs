@@ -14,7 +14,6 @@ mod desk;
 mod inbound;
 mod tools;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +25,7 @@ use desk::{Desk, Knowledge, NewCall};
 use inbound::ModernInbound;
 use tools::{Held, Verdict};
 
+use super::errands::Errands;
 use super::lane::{Heard, Lane};
 use super::outbound::{Taken, make_line};
 use super::{Bridge, End, Exchange, Front, Options, Outbound, Refusal, Reply};
@@ -38,7 +38,7 @@ struct Shared {
     options: Options,
     lane: Arc<Lane>,
     desk: Mutex<Desk>,
-    errands: Mutex<VecDeque<Errand>>,
+    errands: Errands<Errand>,
 }
 
 /// What other threads ask of the reader thread.
@@ -69,7 +69,7 @@ pub(super) fn bridge(
         options,
         lane: Arc::clone(&lane),
         desk: Mutex::new(desk),
-        errands: Mutex::default(),
+        errands: Errands::new(),
     });
     if let Some(mut translator) = translator {
         let heard = lane.install(|out| {
@@ -86,12 +86,7 @@ pub(super) fn bridge(
 
 impl Shared {
     fn send_errand(&self, errand: Errand) {
-        self.errands.lock().push_back(errand);
-        (self.options.wake)();
-    }
-
-    fn take_errand(&self) -> Option<Errand> {
-        self.errands.lock().pop_front()
+        self.errands.send(errand, &self.options.wake);
     }
 
     /// Enters a request that was found in order; gives the line for the child, unless the tools

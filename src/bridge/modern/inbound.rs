@@ -15,25 +15,23 @@ use super::desk::{Call, Taken};
 use super::tools::Inquiry;
 use super::{Errand, Shared};
 use crate::bridge::lane::Heard;
+use crate::bridge::words::{Garbage, last_words};
 use crate::bridge::{End, EraNews, EventWriter, Inbound, Reply, too_long};
 use crate::jsonrpc::{self, Edit, Id, Kind, Message};
 use crate::mcp::{meta, method};
-use crate::metrics;
-use crate::rate::{Rate, Verdict as RateVerdict};
 use era::{error_code, served_versions};
 use inquiry::tells_of_tools;
+use life::Ending;
 
 /// A comment is sent when nothing else was for so long; proxies cut idle streams after 60 s and
 /// more.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How much of a line that is no message is logged, in characters.
-const LOGGED_CHARS: usize = 120;
 
 pub(in crate::bridge) struct ModernInbound {
     shared: Arc<Shared>,
     /// By the numbers of their requests.
     streams: HashMap<u64, Stream>,
-    garbage_rate: Rate,
+    garbage: Garbage,
     /// The child has shown that it is of the era that it was taken for, or that it is not.
     is_known: bool,
 }
@@ -56,7 +54,7 @@ impl ModernInbound {
         Self {
             shared,
             streams: HashMap::new(),
-            garbage_rate: Rate::new(Instant::now()),
+            garbage: Garbage::new(),
             is_known: false,
         }
     }
@@ -91,13 +89,13 @@ impl Inbound for ModernInbound {
     }
 
     fn service(&mut self, now: Instant) {
-        while let Some(errand) = self.shared.take_errand() {
+        while let Some(errand) = self.shared.errands.take() {
             match errand {
                 Errand::HandIn(heard) => self.take_in(heard, now),
                 Errand::LetGo(held) => self.let_go(held, now),
                 Errand::LearnTools => self.inquire(Inquiry::default(), "", now),
                 Errand::Gone { connection } => self.gone(connection, now),
-                Errand::Close => self.end_all(&End::ClientGone, now),
+                Errand::Close => self.end_all(&Ending::Closed, now),
             }
         }
         if self.shared.lane.is_translating() {
@@ -121,14 +119,17 @@ impl Inbound for ModernInbound {
         } else {
             ""
         };
-        let detail = format!("server \"{server}\" ended{when}: {reason}{}", self.stderr());
+        let detail = format!(
+            "server \"{server}\" ended{when}: {reason}{}",
+            last_words(&self.shared.options)
+        );
         let why = reason.to_owned();
         match is_starting {
             true => self.fail_start(why, detail, now),
             false => {
-                let end = End::Exited { why, detail };
-                self.shared.options.host.ended(end.clone());
-                self.end_all(&end, now);
+                let ending = Ending::Exited(why.clone());
+                self.shared.options.host.ended(End::Exited { why, detail });
+                self.end_all(&ending, now);
             }
         }
         // What came in meanwhile.
@@ -164,7 +165,7 @@ impl ModernInbound {
             let server = &self.shared.options.server;
             let detail = format!(
                 "server \"{server}\" cannot be used: it {why}{}",
-                self.stderr()
+                last_words(&self.shared.options)
             );
             self.fail_start(why, detail, now);
         }
@@ -438,20 +439,8 @@ impl ModernInbound {
         self.shared.desk.lock().streams_due = due.min();
     }
 
-    #[cold]
-    #[inline(never)]
     fn garbage(&mut self, why: &str, text: &str) {
-        metrics::CHILD_GARBAGE_LINES.add(1);
-        let label = &self.shared.options.label;
-        match self.garbage_rate.take(Instant::now()) {
-            RateVerdict::Log { suppressed: 0 } => {}
-            RateVerdict::Log { suppressed } => {
-                log::warn!("child {label} wrote {suppressed} more lines that are no message");
-            }
-            RateVerdict::Suppress => return,
-        }
-        let start = (self.shared.options.redact)(text, LOGGED_CHARS);
-        log::warn!("child {label} wrote a line that is no message ({why}): {start:?}");
+        self.garbage.note(&self.shared.options, why, text);
     }
 }
 
