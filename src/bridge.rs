@@ -12,6 +12,7 @@
 //! own era; where that is not the child's, a translator stands in the lane between them.
 
 mod departed;
+mod errands;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod handshake;
@@ -24,6 +25,7 @@ mod replay;
 mod session;
 mod stream;
 mod table;
+mod words;
 
 use std::fmt;
 use std::io;

@@ -64,6 +64,11 @@ pub(crate) trait Translator: Send {
     /// A message of the child, in the child's era.
     fn child_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>);
 
+    /// Whether the child has begun to serve.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// When [`Translator::tick`] has something to do.
     fn due(&self) -> Option<Instant>;
 

@@ -13,9 +13,9 @@ use super::replay::Prompter;
 use super::session::{Errand, Shared};
 use super::stream::{HEARTBEAT, REPLAY_AGE, REPLAY_BYTES, Stream, parse_event_id};
 use super::table::Claimed;
+use super::words::{Garbage, LOGGED_CHARS};
 use super::{End, Exchange, Inbound, Refusal, Reply, too_long};
 use crate::jsonrpc::{self, Id, Kind, Message};
-use crate::rate::{Rate, Verdict};
 use crate::{mcp, metrics};
 
 /// The stream that belongs to no request: the session's GET.
@@ -25,8 +25,6 @@ const ENDED_STREAMS: usize = 8;
 /// Messages that wait for a stream to go to.
 const WAITING_MESSAGES: usize = 256;
 const WAITING_BYTES: usize = 1024 * 1024;
-/// How much of a line that is no message is logged, in characters.
-const LOGGED_CHARS: usize = 120;
 
 pub(super) struct SessionInbound {
     shared: Arc<Shared>,
@@ -37,7 +35,7 @@ pub(super) struct SessionInbound {
     /// What the child said while nobody listened.
     waiting: VecDeque<Box<str>>,
     waiting_bytes: usize,
-    garbage_rate: Rate,
+    garbage: Garbage,
 }
 
 impl SessionInbound {
@@ -48,7 +46,7 @@ impl SessionInbound {
             streams: Vec::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            garbage_rate: Rate::new(Instant::now()),
+            garbage: Garbage::new(),
         }
     }
 
@@ -85,7 +83,7 @@ impl Inbound for SessionInbound {
     }
 
     fn service(&mut self, now: Instant) {
-        while let Some(errand) = self.shared.take_errand() {
+        while let Some(errand) = self.shared.errands.take() {
             match errand {
                 Errand::Listen {
                     exchange,
@@ -175,20 +173,8 @@ impl SessionInbound {
         }
     }
 
-    #[cold]
-    #[inline(never)]
     fn garbage(&mut self, why: &str, text: &str) {
-        metrics::CHILD_GARBAGE_LINES.add(1);
-        let label = &self.shared.options.label;
-        match self.garbage_rate.take(Instant::now()) {
-            Verdict::Log { suppressed: 0 } => {}
-            Verdict::Log { suppressed } => {
-                log::warn!("child {label} wrote {suppressed} more lines that are no message");
-            }
-            Verdict::Suppress => return,
-        }
-        let start = (self.shared.options.redact)(text, LOGGED_CHARS);
-        log::warn!("child {label} wrote a line that is no message ({why}): {start:?}");
+        self.garbage.note(&self.shared.options, why, text);
     }
 
     /// The child's answer to a request.

@@ -55,6 +55,8 @@ pub(super) struct Heard {
     pub(super) lines: Vec<String>,
     /// The child cannot be served from: why.
     pub(super) failed: Option<Failure>,
+    /// The translator has begun to serve from the child.
+    pub(super) is_ready: bool,
     /// When [`Lane::tick`] has something to do.
     pub(super) due: Option<Instant>,
 }
@@ -337,6 +339,7 @@ impl Lane {
         *self.due.lock() = due;
         let mut heard = Heard {
             due,
+            is_ready: translator.is_ready(),
             ..Heard::default()
         };
         for out in out {

@@ -14,7 +14,6 @@ mod desk;
 mod inbound;
 mod tools;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,10 +21,11 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 pub(crate) use check::{Fault, Mirrored, check, is_modern};
-use desk::{Desk, NewCall};
+use desk::{Desk, Knowledge, NewCall};
 use inbound::ModernInbound;
 use tools::{Held, Verdict};
 
+use super::errands::Errands;
 use super::lane::{Heard, Lane};
 use super::outbound::{Taken, make_line};
 use super::{Bridge, End, Exchange, Front, Options, Outbound, Refusal, Reply};
@@ -38,7 +38,7 @@ struct Shared {
     options: Options,
     lane: Arc<Lane>,
     desk: Mutex<Desk>,
-    errands: Mutex<VecDeque<Errand>>,
+    errands: Errands<Errand>,
 }
 
 /// What other threads ask of the reader thread.
@@ -47,6 +47,8 @@ enum Errand {
     HandIn(Heard),
     /// The tools are to be asked for which of their parameters stand in heads.
     LearnTools,
+    /// They have become known just before a call could be held for that.
+    LetGo(Held),
     /// The client at the other end of a connection has gone.
     Gone { connection: u64 },
     /// The bridge is closed: answer everybody.
@@ -67,7 +69,7 @@ pub(super) fn bridge(
         options,
         lane: Arc::clone(&lane),
         desk: Mutex::new(desk),
-        errands: Mutex::default(),
+        errands: Errands::new(),
     });
     if let Some(mut translator) = translator {
         let heard = lane.install(|out| {
@@ -84,16 +86,11 @@ pub(super) fn bridge(
 
 impl Shared {
     fn send_errand(&self, errand: Errand) {
-        self.errands.lock().push_back(errand);
-        (self.options.wake)();
-    }
-
-    fn take_errand(&self) -> Option<Errand> {
-        self.errands.lock().pop_front()
+        self.errands.send(errand, &self.options.wake);
     }
 
     /// Enters a request that was found in order; gives the line for the child, unless the tools
-    /// must be known first.
+    /// must be known first. What takes as long as the request is runs with the desk unlocked.
     fn enter(
         &self,
         exchange: Box<dyn Exchange>,
@@ -106,27 +103,26 @@ impl Shared {
             Some(Err(fault)) => return fault.answer(exchange, message.id_text),
             None => return Fault::head_missing().answer(exchange, message.id_text),
         };
-        let mut desk = self.desk.lock();
-        let verdict = match &*message.method == method::TOOLS_CALL {
-            true => desk.tools.check(exchange.mirrored(), message.params),
-            false => Verdict::Fits,
+        let must_hold = match &*message.method == method::TOOLS_CALL {
+            true => match self.must_hold(exchange.mirrored(), message.params) {
+                Ok(must_hold) => must_hold,
+                Err(fault) => return fault.answer(exchange, message.id_text),
+            },
+            false => false,
         };
-        if let Verdict::Differs(fault) = verdict {
-            drop(desk);
-            return fault.answer(exchange, message.id_text);
-        }
-        let is_held = matches!(verdict, Verdict::Unknown);
-        let mirrored = exchange.mirrored().filter(|_| is_held).cloned();
+        // It is copied only for a call that has to wait.
+        let mirrored = exchange.mirrored().filter(|_| must_hold).cloned();
         let call = NewCall {
             id_text: message.id_text.into(),
             token_text: envelope.progress_token.map(Into::into),
             log_level: envelope.log_level,
             method: &message.method,
         };
-        let no = match desk.enter(exchange, call, self.options.max_in_flight, now) {
+        let max = self.options.max_in_flight;
+        let entered = self.desk.lock().enter(exchange, call, max, now);
+        let no = match entered {
             Ok(no) => no,
             Err((exchange, why)) => {
-                drop(desk);
                 let id = message.id_text;
                 exchange.reply(Reply::Refused { id, why });
                 return None;
@@ -139,15 +135,48 @@ impl Shared {
         }
         let mut line = edit.done().into_bytes();
         make_line(&mut line);
-        if !is_held {
+        if !must_hold {
             return Some(line);
         }
-        let must_ask = desk.tools.hold(Held { no, line, mirrored });
-        drop(desk);
-        if must_ask {
-            self.send_errand(Errand::LearnTools);
-        }
+        self.hold(Held { no, line, mirrored });
         None
+    }
+
+    /// Whether a call waits for the tools to be known.
+    ///
+    /// # Errors
+    /// The fault of one that is not what its tool wants.
+    fn must_hold(&self, mirrored: Option<&Mirrored>, params: Option<&str>) -> Result<bool, Fault> {
+        let knowledge = self.desk.lock().knowledge();
+        let (tools, is_sure) = match knowledge {
+            Knowledge::Known { tools, is_sure } => (tools, is_sure),
+            Knowledge::Unknown => return Ok(true),
+            Knowledge::Unsaid => return Ok(false),
+        };
+        match tools::check(&tools, mirrored, params) {
+            Verdict::Fits => Ok(false),
+            Verdict::Differs(fault) if is_sure => Err(fault),
+            // They may have changed, and the child tells nobody.
+            Verdict::Differs(_) => {
+                self.desk.lock().tools.forget();
+                Ok(true)
+            }
+        }
+    }
+
+    fn hold(&self, call: Held) {
+        let errand = {
+            let mut desk = self.desk.lock();
+            match desk.knowledge() {
+                Knowledge::Unknown => match desk.tools.hold(call) {
+                    true => Errand::LearnTools,
+                    false => return,
+                },
+                // Since it was looked at.
+                Knowledge::Known { .. } | Knowledge::Unsaid => Errand::LetGo(call),
+            }
+        };
+        self.send_errand(errand);
     }
 }
 
@@ -210,12 +239,11 @@ impl Front for Shared {
         usize::from(self.lane.due().is_some()) + self.desk.lock().in_flight()
     }
 
-    fn is_starting(&self) -> bool {
-        self.desk.lock().is_starting()
-    }
-
     fn has_clients(&self) -> bool {
-        self.lane.due().is_some() || self.desk.lock().has_clients()
+        let is_suspended = self.lane.due().is_some();
+        let desk = self.desk.lock();
+        // Its client would come again, which a shutdown does not let it.
+        desk.has_clients() || (is_suspended && !desk.draining)
     }
 
     fn tick(&self, now: Instant) {
@@ -235,6 +263,10 @@ impl Front for Shared {
 
     fn fault(&self) {
         self.options.host.ended(End::Fault);
+    }
+
+    fn is_starting(&self) -> bool {
+        self.desk.lock().is_starting()
     }
 }
 

@@ -263,11 +263,7 @@ fn accept_batch(
     if shared.table.lock().version != mcp::BATCH_VERSION {
         return refuse(exchange, "null", Refusal::BatchNotAllowed);
     }
-    let parsed = jsonrpc::split_batch(text).and_then(|items| {
-        let messages: Result<Vec<_>, _> = items.iter().map(|item| jsonrpc::parse(item)).collect();
-        messages.map(|messages| (items, messages))
-    });
-    let (items, messages) = match parsed {
+    let (items, messages) = match parse_batch(text) {
         Ok(parsed) => parsed,
         Err(why) => return refuse(exchange, "null", Refusal::Body(why)),
     };
@@ -312,9 +308,17 @@ fn accept_batch(
     if let Some(exchange) = answered {
         exchange.reply(Reply::Accepted);
     }
-    if items.is_empty() {
-        return None;
-    }
+    (!items.is_empty()).then(|| lines_of(&items))
+}
+
+fn parse_batch(text: &str) -> Result<(Vec<&str>, Vec<Message<'_>>), jsonrpc::ParseError> {
+    let items = jsonrpc::split_batch(text)?;
+    let messages: Result<Vec<_>, _> = items.iter().map(|item| jsonrpc::parse(item)).collect();
+    messages.map(|messages| (items, messages))
+}
+
+/// One line each.
+fn lines_of(items: &[&str]) -> Vec<u8> {
     let mut lines = items.join("\0").into_bytes();
     make_line(&mut lines);
     // JSON holds no raw NUL, so each one left is a seam.
@@ -322,7 +326,7 @@ fn accept_batch(
         .iter_mut()
         .filter(|byte| **byte == 0)
         .for_each(|byte| *byte = b'\n');
-    Some(lines)
+    lines
 }
 
 fn refuse<T>(exchange: Box<dyn Exchange>, id: &str, why: Refusal) -> Option<T> {

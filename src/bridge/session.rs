@@ -1,12 +1,12 @@
 //! The front for one client of the legacy era: its session is the child.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::errands::Errands;
 use super::inbound::SessionInbound;
 use super::lane::{Heard, Lane};
 use super::outbound::{Aside, Taken};
@@ -21,7 +21,7 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) lane: Arc<Lane>,
     pub(super) table: Mutex<Table>,
-    errands: Mutex<VecDeque<Errand>>,
+    pub(super) errands: Errands<Errand>,
 }
 
 /// What other threads ask of the reader thread.
@@ -69,7 +69,7 @@ pub(super) fn bridge(
         options,
         lane: Arc::clone(&lane),
         table: Mutex::new(table),
-        errands: Mutex::default(),
+        errands: Errands::new(),
     });
     let inbound = SessionInbound::new(prompter, Arc::clone(&shared));
     let front: Arc<dyn Front> = shared;
@@ -79,12 +79,7 @@ pub(super) fn bridge(
 
 impl Shared {
     fn send_errand(&self, errand: Errand) {
-        self.errands.lock().push_back(errand);
-        (self.options.wake)();
-    }
-
-    pub(super) fn take_errand(&self) -> Option<Errand> {
-        self.errands.lock().pop_front()
+        self.errands.send(errand, &self.options.wake);
     }
 }
 

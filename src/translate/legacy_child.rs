@@ -340,6 +340,10 @@ impl Translator for LegacyChild {
         }
     }
 
+    fn is_ready(&self) -> bool {
+        !matches!(self.stage, Stage::Initializing(_))
+    }
+
     fn due(&self) -> Option<Instant> {
         let due = [self.calls.due(), self.levels.due(), self.listens.due()];
         due.into_iter().flatten().min()

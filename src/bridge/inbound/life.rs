@@ -3,12 +3,10 @@
 use std::time::Instant;
 
 use super::SessionInbound;
+use crate::bridge::words::last_words;
 use crate::bridge::{End, EraNews, Inbound, Reply};
 use crate::jsonrpc::{self, Kind, Message, code};
 use crate::translate::{self, Failure, ModernChild};
-
-/// Lines of stderr that an error message quotes.
-const QUOTED_LINES: usize = 20;
 
 impl SessionInbound {
     /// The child has ended: the session is told, and everybody who waits learns how. In this
@@ -16,7 +14,7 @@ impl SessionInbound {
     pub(super) fn child_exited(&mut self, reason: &str, now: Instant) {
         let server = self.shared.options.server.clone();
         let is_starting = self.shared.table.lock().is_starting();
-        let stderr = self.quoted_stderr();
+        let stderr = last_words(&self.shared.options);
         let (why, ended) = (reason.to_owned(), format!("server \"{server}\" ended"));
         if is_starting {
             let detail = format!("{ended} before it answered initialize: {reason}{stderr}");
@@ -152,7 +150,7 @@ impl SessionInbound {
             return;
         }
         let server = self.shared.options.server.clone();
-        let stderr = self.quoted_stderr();
+        let stderr = last_words(&self.shared.options);
         let seconds = timeout.as_secs();
         let detail =
             format!("server \"{server}\" did not answer initialize in {seconds} s{stderr}");
@@ -184,14 +182,6 @@ impl SessionInbound {
         }
         for mut stream in std::mem::take(&mut self.streams) {
             stream.end(now);
-        }
-    }
-
-    fn quoted_stderr(&self) -> String {
-        let quoted = (self.shared.options.stderr)(QUOTED_LINES);
-        match quoted.is_empty() {
-            true => "; it wrote nothing to stderr".to_owned(),
-            false => format!("; its last lines on stderr:\n{}", quoted.join("\n")),
         }
     }
 }

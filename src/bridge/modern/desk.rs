@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::tools::{Inquiry, Tools};
+use super::tools::{Held, Inquiry, Params, Tools};
 use crate::bridge::departed::Departed;
 use crate::bridge::quota::Quota;
 use crate::bridge::{Exchange, Refusal};
@@ -16,6 +16,8 @@ use crate::mcp::method;
 const STREAM_AFTER: Duration = Duration::from_secs(1);
 /// Longer while the child has answered nothing yet: one that fails to start is a 500.
 const STREAM_AFTER_START: Duration = Duration::from_secs(10);
+/// How long calls are held until the tools are known.
+const INQUIRY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Subscriptions of one child; they are no requests in flight.
 const MAX_LISTENS: usize = 64;
 
@@ -28,6 +30,7 @@ pub(super) struct Call {
     pub(super) token_text: Option<Box<str>>,
     log_level: Option<usize>,
     pub(super) is_listen: bool,
+    pub(super) is_discover: bool,
     /// It was taken before the child got it.
     pub(super) was_held: bool,
     since: Instant,
@@ -50,16 +53,32 @@ pub(super) enum Taken {
     ToolChanges,
 }
 
+/// What is known of the tools that a call is to be held to.
+pub(super) enum Knowledge {
+    /// If the child would tell of changes, `is_sure`.
+    Known {
+        tools: Arc<Params>,
+        is_sure: bool,
+    },
+    Unknown,
+    /// The child does not say; what it says later counts again.
+    Unsaid,
+}
+
 pub(super) struct Desk {
     calls: HashMap<u64, Call>,
     last_no: u64,
     quota: Arc<Quota>,
     pub(super) tools: Tools,
     inquiry: Option<(u64, Inquiry)>,
+    /// When the calls that wait for it are let go of; `None` if that is done, or there is none.
+    inquiry_due: Option<Instant>,
     /// Our own subscription to changes of the tools.
     pub(super) tool_changes: Option<u64>,
+    /// And the child has acknowledged that it tells of them.
+    pub(super) is_told_changes: bool,
     departed: Departed,
-    /// Since when a child that must be initialized has answered nothing.
+    /// Since when a child that must be initialized is not.
     silent_since: Option<Instant>,
     /// When the reader thread has something to do on its streams.
     pub(super) streams_due: Option<Instant>,
@@ -77,7 +96,9 @@ impl Desk {
             quota,
             tools: Tools::default(),
             inquiry: None,
+            inquiry_due: None,
             tool_changes: None,
+            is_told_changes: false,
             departed: Departed::default(),
             silent_since,
             streams_due: None,
@@ -133,6 +154,7 @@ impl Desk {
             token_text,
             log_level,
             is_listen,
+            is_discover: call.method == method::DISCOVER,
             was_held: false,
             since: now,
         };
@@ -146,10 +168,42 @@ impl Desk {
     }
 
     /// Begins to ask for the tools, or goes on; gives the number of the request.
-    pub(super) fn inquire(&mut self, inquiry: Inquiry) -> u64 {
+    pub(super) fn inquire(&mut self, inquiry: Inquiry, now: Instant) -> u64 {
         let no = self.next_no();
+        if inquiry.is_first() {
+            self.inquiry_due = Some(now + INQUIRY_TIMEOUT);
+        }
         self.inquiry = Some((no, inquiry));
         no
+    }
+
+    pub(super) fn knowledge(&self) -> Knowledge {
+        match &self.tools {
+            Tools::Known(tools) => Knowledge::Known {
+                tools: Arc::clone(tools),
+                is_sure: self.is_told_changes,
+            },
+            Tools::Unknown { is_asked: true, .. }
+                if self.inquiry.is_some() && self.inquiry_due.is_none() =>
+            {
+                Knowledge::Unsaid
+            }
+            Tools::Unknown { .. } => Knowledge::Unknown,
+        }
+    }
+
+    /// The tools are known; gives the calls that waited for that.
+    pub(super) fn learn(&mut self, inquiry: Inquiry) -> Vec<Held> {
+        self.inquiry_due = None;
+        self.tools.learn(inquiry)
+    }
+
+    /// Gives the calls that have waited too long for the tools to be known.
+    pub(super) fn let_go_overdue(&mut self, now: Instant) -> Vec<Held> {
+        match self.inquiry_due.take_if(|due| now >= *due) {
+            Some(_) => self.tools.take_held(),
+            None => Vec::new(),
+        }
     }
 
     /// Subscribes to changes of the tools, unless that is so; gives the number of the request.
@@ -173,6 +227,7 @@ impl Desk {
     /// The child takes a subscription down: maybe our own.
     pub(super) fn end_watch(&mut self, no: u64) {
         if self.tool_changes.take_if(|its| *its == no).is_some() {
+            self.is_told_changes = false;
             self.forget_tools();
         }
     }
@@ -180,7 +235,7 @@ impl Desk {
     /// Takes what an answer is for; `None` if nobody waits for it.
     pub(super) fn take(&mut self, no: u64) -> Option<Taken> {
         if self.tool_changes == Some(no) {
-            self.tool_changes = None;
+            (self.tool_changes, self.is_told_changes) = (None, false);
             return Some(Taken::ToolChanges);
         }
         if let Some((_, inquiry)) = self.inquiry.take_if(|(its, _)| *its == no) {
@@ -220,8 +275,8 @@ impl Desk {
         its.into_iter().filter_map(take).collect()
     }
 
-    /// The child has answered something.
-    pub(super) fn note_answer(&mut self) {
+    /// The child is initialized.
+    pub(super) fn note_ready(&mut self) {
         self.silent_since = None;
     }
 
@@ -253,7 +308,7 @@ impl Desk {
     /// Takes all requests; none can be entered afterwards.
     pub(super) fn close(&mut self) -> Vec<(u64, Call)> {
         self.closed = true;
-        (self.streams_due, self.silent_since) = (None, None);
+        (self.streams_due, self.silent_since, self.inquiry_due) = (None, None, None);
         let mut nos: Vec<u64> = self.calls.keys().copied().collect();
         nos.sort_unstable();
         let take = |no: u64| self.remove(no).map(|call| (no, call));
@@ -280,6 +335,7 @@ impl Desk {
         let mut streams = self.calls.values().filter_map(|call| self.stream_due(call));
         self.start_overdue(start_timeout, now)
             || self.streams_due.is_some_and(|due| now >= due)
+            || self.inquiry_due.is_some_and(|due| now >= due)
             || streams.any(|due| now >= due)
     }
 
@@ -289,9 +345,12 @@ impl Desk {
     }
 
     /// Whether somebody is there who waits for something, also if it is only changes: without its
-    /// child a subscription would have to end.
+    /// child a subscription would have to end. A shutdown ends it in any case.
     pub(super) fn has_clients(&self) -> bool {
-        !self.calls.is_empty()
+        match self.draining {
+            true => self.in_flight() > 0,
+            false => !self.calls.is_empty(),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! From the child to clients: thread `r:`. Owns the streams, and answers everybody who waits.
 //!
-//! `inquiry` asks for the tools · `life` is how it all begins and ends
+//! `era` knows a modern child · `inquiry` asks for the tools · `life` is how it all begins and ends
 
+mod era;
 mod inquiry;
 mod life;
 
@@ -9,28 +10,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::check::{Fault, log_level};
+use super::check::log_level;
 use super::desk::{Call, Taken};
 use super::tools::Inquiry;
 use super::{Errand, Shared};
 use crate::bridge::lane::Heard;
+use crate::bridge::words::{Garbage, last_words};
 use crate::bridge::{End, EraNews, EventWriter, Inbound, Reply, too_long};
 use crate::jsonrpc::{self, Edit, Id, Kind, Message};
 use crate::mcp::{meta, method};
-use crate::metrics;
-use crate::rate::{Rate, Verdict as RateVerdict};
+use era::{error_code, served_versions};
+use inquiry::tells_of_tools;
+use life::Ending;
 
 /// A comment is sent when nothing else was for so long; proxies cut idle streams after 60 s and
 /// more.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How much of a line that is no message is logged, in characters.
-const LOGGED_CHARS: usize = 120;
 
 pub(in crate::bridge) struct ModernInbound {
     shared: Arc<Shared>,
     /// By the numbers of their requests.
     streams: HashMap<u64, Stream>,
-    garbage_rate: Rate,
+    garbage: Garbage,
+    /// The child has shown that it is of the era that it was taken for, or that it is not.
+    is_known: bool,
 }
 
 struct Stream {
@@ -51,7 +54,8 @@ impl ModernInbound {
         Self {
             shared,
             streams: HashMap::new(),
-            garbage_rate: Rate::new(Instant::now()),
+            garbage: Garbage::new(),
+            is_known: false,
         }
     }
 }
@@ -85,12 +89,13 @@ impl Inbound for ModernInbound {
     }
 
     fn service(&mut self, now: Instant) {
-        while let Some(errand) = self.shared.take_errand() {
+        while let Some(errand) = self.shared.errands.take() {
             match errand {
                 Errand::HandIn(heard) => self.take_in(heard, now),
+                Errand::LetGo(held) => self.let_go(held, now),
                 Errand::LearnTools => self.inquire(Inquiry::default(), "", now),
                 Errand::Gone { connection } => self.gone(connection, now),
-                Errand::Close => self.end_all(&End::ClientGone, now),
+                Errand::Close => self.end_all(&Ending::Closed, now),
             }
         }
         if self.shared.lane.is_translating() {
@@ -98,6 +103,7 @@ impl Inbound for ModernInbound {
             self.take_in(heard, now);
         }
         self.fail_late_start(now);
+        self.let_go_overdue(now);
         let overdue = self.shared.desk.lock().overdue(now);
         for no in overdue {
             self.open_stream(no, now);
@@ -113,14 +119,17 @@ impl Inbound for ModernInbound {
         } else {
             ""
         };
-        let detail = format!("server \"{server}\" ended{when}: {reason}{}", self.stderr());
+        let detail = format!(
+            "server \"{server}\" ended{when}: {reason}{}",
+            last_words(&self.shared.options)
+        );
         let why = reason.to_owned();
         match is_starting {
             true => self.fail_start(why, detail, now),
             false => {
-                let end = End::Exited { why, detail };
-                self.shared.options.host.ended(end.clone());
-                self.end_all(&end, now);
+                let ending = Ending::Exited(why.clone());
+                self.shared.options.host.ended(End::Exited { why, detail });
+                self.end_all(&ending, now);
             }
         }
         // What came in meanwhile.
@@ -131,18 +140,16 @@ impl Inbound for ModernInbound {
 impl ModernInbound {
     /// Takes one message of the child.
     fn one(&mut self, text: &str, now: Instant) {
-        let kind = match jsonrpc::parse(text) {
-            Ok(message) => message.kind,
-            Err(why) => return self.garbage(&why.to_string(), text),
-        };
+        if let Err(why) = jsonrpc::parse(text) {
+            return self.garbage(&why.to_string(), text);
+        }
         if !self.shared.lane.is_translating() {
             return self.message(text, now);
         }
-        // The first is its answer to `initialize`; a log message is none.
-        if kind == Kind::Response {
-            self.shared.desk.lock().note_answer();
-        }
         let heard = self.shared.lane.hear(text, now);
+        if heard.is_ready && heard.failed.is_none() {
+            self.shared.desk.lock().note_ready();
+        }
         self.take_in(heard, now);
     }
 
@@ -157,7 +164,7 @@ impl ModernInbound {
             }
             let options = &self.shared.options;
             let told = failure.told(&*options.redact);
-            let (server, stderr) = (&options.server, self.stderr());
+            let (server, stderr) = (&options.server, last_words(options));
             let detail = format!("server \"{server}\" cannot be used: it {told}{stderr}");
             self.fail_start(format!("it {}", failure.why), detail, now);
         }
@@ -173,10 +180,10 @@ impl ModernInbound {
         };
         match (message.kind, &*message.method) {
             (Kind::Response, _) => self.answer(&message, text, now),
-            // 2026-07-28, stdio, "Receiving Messages": there are none.
+            // 2026-07-28, stdio: there are none, and a client "MUST NOT write JSON-RPC responses".
             (Kind::Request, method) => {
-                let why = Fault::no_method(method);
-                self.say(&why.to_json(message.id_text), now);
+                let label = &self.shared.options.label;
+                log::warn!("child {label} asks for {method:?}, which its era has no way to");
             }
             (_, method::PROGRESS) => self.progress(&message, text, now),
             (_, method::MESSAGE) => self.log_message(&message, text, now),
@@ -190,6 +197,9 @@ impl ModernInbound {
             let taken = self.shared.desk.lock().take(no);
             taken.map(|taken| (no, taken))
         });
+        if let Some((_, taken)) = &taken {
+            self.note_era(taken, message);
+        }
         let label = &self.shared.options.label;
         match taken {
             Some((no, Taken::Call(call))) => self.deliver(no, call, message, text, now),
@@ -213,10 +223,12 @@ impl ModernInbound {
         if let Some(id) = ended.and_then(subscription_id) {
             edit.replace(id, &*call.id_text);
         }
+        let discovered = message.result.filter(|_| call.is_discover);
+        if let Some((versions, served)) = discovered.and_then(served_versions) {
+            edit.replace(versions, served);
+        }
         let json = edit.done();
-        let error = message.error.and_then(|it| jsonrpc::member(it, "code"));
-        let error = error.and_then(|code| code.parse().ok());
-        self.finish(no, call, &json, error, now);
+        self.finish(no, call, &json, error_code(message), now);
     }
 
     /// Ends an exchange with its response.
@@ -285,6 +297,9 @@ impl ModernInbound {
             let mut desk = self.shared.desk.lock();
             if desk.tool_changes == Some(no) && message.method == method::TOOLS_CHANGED {
                 desk.forget_tools();
+            }
+            if desk.tool_changes == Some(no) && message.method == method::ACKNOWLEDGED {
+                desk.is_told_changes = message.params.is_some_and(tells_of_tools);
             }
             let listen = desk.call(no).filter(|it| it.is_listen);
             listen.map(|it| it.id_text.clone())
@@ -423,20 +438,8 @@ impl ModernInbound {
         self.shared.desk.lock().streams_due = due.min();
     }
 
-    #[cold]
-    #[inline(never)]
     fn garbage(&mut self, why: &str, text: &str) {
-        metrics::CHILD_GARBAGE_LINES.add(1);
-        let label = &self.shared.options.label;
-        match self.garbage_rate.take(Instant::now()) {
-            RateVerdict::Log { suppressed: 0 } => {}
-            RateVerdict::Log { suppressed } => {
-                log::warn!("child {label} wrote {suppressed} more lines that are no message");
-            }
-            RateVerdict::Suppress => return,
-        }
-        let start = (self.shared.options.redact)(text, LOGGED_CHARS);
-        log::warn!("child {label} wrote a line that is no message ({why}): {start:?}");
+        self.garbage.note(&self.shared.options, why, text);
     }
 }
 

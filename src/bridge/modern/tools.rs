@@ -2,6 +2,7 @@
 //! streamable HTTP, "Custom Headers from Tool Parameters").
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -17,14 +18,40 @@ const MAX_RESTARTS: usize = 3;
 /// Nesting of a schema that is looked into.
 const MAX_DEPTH: usize = 64;
 
+/// The keywords of JSON Schema whose values are schemas: by names of their own, one, or several.
+const OF_NAMED_SCHEMAS: [&str; 5] = [
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+];
+const OF_A_SCHEMA: [&str; 12] = [
+    "items",
+    "additionalItems",
+    "unevaluatedItems",
+    "contains",
+    "additionalProperties",
+    "unevaluatedProperties",
+    "propertyNames",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contentSchema",
+];
+const OF_SCHEMAS: [&str; 5] = ["items", "prefixItems", "allOf", "anyOf", "oneOf"];
+
 /// What is known of the child's tools.
 #[derive(Debug)]
 pub(super) enum Tools {
     /// Nobody has asked since the last change; calls that came too early wait here.
     Unknown { held: Vec<Held>, is_asked: bool },
     /// By name; tools without such parameters are left out.
-    Known(HashMap<Box<str>, Vec<Param>>),
+    Known(Arc<Params>),
 }
+
+pub(super) type Params = HashMap<Box<str>, Vec<Param>>;
 
 /// A call that waits for the tools to be known.
 #[derive(Debug)]
@@ -49,8 +76,6 @@ pub(super) struct Param {
 pub(super) enum Verdict {
     Fits,
     Differs(Fault),
-    /// The tools must be known first.
-    Unknown,
 }
 
 /// A list of tools that is being asked for, page by page.
@@ -73,29 +98,26 @@ impl Default for Tools {
     }
 }
 
-impl Tools {
-    /// Holds a call to its tool's schema.
-    pub(super) fn check(&self, mirrored: Option<&Mirrored>, params: Option<&str>) -> Verdict {
-        let Self::Known(tools) = self else {
-            return Verdict::Unknown;
-        };
-        let (Some(mirrored), Some(call)) = (mirrored, params) else {
-            return Verdict::Fits;
-        };
-        if tools.is_empty() {
-            return Verdict::Fits;
-        }
-        let name = jsonrpc::member(call, "name").and_then(jsonrpc::text);
-        let Some(params) = name.and_then(|name| tools.get(&*name)) else {
-            return Verdict::Fits;
-        };
-        let arguments = jsonrpc::member(call, "arguments").unwrap_or("{}");
-        match params.iter().find_map(|it| it.fault(mirrored, arguments)) {
-            Some(fault) => Verdict::Differs(fault),
-            None => Verdict::Fits,
-        }
+/// Holds a call to its tool's schema.
+pub(super) fn check(tools: &Params, mirrored: Option<&Mirrored>, params: Option<&str>) -> Verdict {
+    let (Some(mirrored), Some(call)) = (mirrored, params) else {
+        return Verdict::Fits;
+    };
+    if tools.is_empty() {
+        return Verdict::Fits;
     }
+    let name = jsonrpc::member(call, "name").and_then(jsonrpc::text);
+    let Some(params) = name.and_then(|name| tools.get(&*name)) else {
+        return Verdict::Fits;
+    };
+    let arguments = jsonrpc::member(call, "arguments").unwrap_or("{}");
+    match params.iter().find_map(|it| it.fault(mirrored, arguments)) {
+        Some(fault) => Verdict::Differs(fault),
+        None => Verdict::Fits,
+    }
+}
 
+impl Tools {
     /// Keeps a call until the tools are known; true for the first, which makes somebody ask.
     pub(super) fn hold(&mut self, call: Held) -> bool {
         let Self::Unknown { held, is_asked } = self else {
@@ -115,8 +137,16 @@ impl Tools {
 
     /// The tools are known; gives the calls that waited for that.
     pub(super) fn learn(&mut self, inquiry: Inquiry) -> Vec<Held> {
-        match std::mem::replace(self, Self::Known(inquiry.found)) {
+        match std::mem::replace(self, Self::Known(Arc::new(inquiry.found))) {
             Self::Unknown { held, .. } => held,
+            Self::Known(_) => Vec::new(),
+        }
+    }
+
+    /// Takes the calls that wait, known or not.
+    pub(super) fn take_held(&mut self) -> Vec<Held> {
+        match self {
+            Self::Unknown { held, .. } => std::mem::take(held),
             Self::Known(_) => Vec::new(),
         }
     }
@@ -130,6 +160,11 @@ impl Tools {
 }
 
 impl Inquiry {
+    /// Whether nothing has been asked yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.pages == 0 && self.restarts == 0
+    }
+
     /// Takes a page in; gives the text of the cursor to ask for the next one with.
     pub(super) fn take(&mut self, result: &str) -> Option<String> {
         self.pages += 1;
@@ -202,19 +237,23 @@ fn find(schema: &Value, path: &mut Vec<String>, params: &mut Vec<Param>) -> Opti
     Some(())
 }
 
-/// How many annotations there are, wherever they stand.
-fn count(value: &Value, depth: usize) -> usize {
-    if depth > MAX_DEPTH {
+/// How many schemas in a schema have an annotation, wherever they stand. What only looks like one
+/// is none: the name of a property, or a part of an example.
+fn count(schema: &Value, depth: usize) -> usize {
+    let Some(members) = schema.as_object().filter(|_| depth <= MAX_DEPTH) else {
         return 0;
-    }
-    match value {
-        Value::Object(members) => members
-            .iter()
-            .map(|(key, value)| usize::from(key == ANNOTATION) + count(value, depth + 1))
-            .sum(),
-        Value::Array(items) => items.iter().map(|item| count(item, depth + 1)).sum(),
+    };
+    let inner = members.iter().map(|(key, value)| match value {
+        Value::Object(named) if OF_NAMED_SCHEMAS.contains(&key.as_str()) => {
+            named.values().map(|it| count(it, depth + 1)).sum()
+        }
+        Value::Object(_) if OF_A_SCHEMA.contains(&key.as_str()) => count(value, depth + 1),
+        Value::Array(items) if OF_SCHEMAS.contains(&key.as_str()) => {
+            items.iter().map(|it| count(it, depth + 1)).sum()
+        }
         _ => 0,
-    }
+    });
+    usize::from(members.contains_key(ANNOTATION)) + inner.sum::<usize>()
 }
 
 /// RFC 9110 section 5.6.2.
@@ -264,8 +303,13 @@ fn fits(head: &str, body: &str) -> bool {
         Some(b'"') => jsonrpc::text(body).is_some_and(|body| body == head),
         Some(b't' | b'f') => head == body,
         Some(b'-' | b'0'..=b'9') => {
+            // As floats, large integers that differ would be the same.
+            let integer = |text: &str| serde_json::from_str::<i128>(text).ok();
             let number = |text: &str| serde_json::from_str::<f64>(text).ok();
-            head == body || number(head).is_some_and(|head| number(body) == Some(head))
+            match (integer(head), integer(body)) {
+                (Some(head), Some(body)) => head == body,
+                _ => head == body || number(head).is_some_and(|it| number(body) == Some(it)),
+            }
         }
         _ => false,
     }
@@ -295,7 +339,7 @@ mod tests {
         assert_eq!(inquiry.take(r#"{"tools":[]}"#), None);
         let found = inquiry.found;
         assert_eq!(found.keys().map(|it| &**it).collect::<Vec<_>>(), ["sql"]);
-        Tools::Known(found)
+        Tools::Known(Arc::new(found))
     }
 
     fn fits(params: &[(&str, &str)], call: &str) -> bool {
@@ -306,13 +350,15 @@ mod tests {
             params: params.collect(),
             ..Mirrored::default()
         };
-        match known().check(Some(&mirrored), Some(call)) {
+        let Tools::Known(tools) = known() else {
+            panic!("they are known")
+        };
+        match check(&tools, Some(&mirrored), Some(call)) {
             Verdict::Fits => true,
             Verdict::Differs(fault) => {
                 assert_eq!(fault.code(), -32020);
                 false
             }
-            Verdict::Unknown => panic!("it is known"),
         }
     }
 
@@ -340,6 +386,11 @@ mod tests {
         ));
         assert!(fits(&[("Limit", "42.0")], &call(r#"{"limit":42}"#)));
         assert!(!fits(&[("Limit", "43")], &call(r#"{"limit":42}"#)));
+        let large = call(r#"{"limit":9007199254740993}"#);
+        assert!(fits(&[("Limit", "9007199254740993")], &large));
+        assert!(!fits(&[("Limit", "9007199254740992")], &large));
+        assert!(!fits(&[("Limit", "+42")], &call(r#"{"limit":42}"#)));
+        assert!(fits(&[("Limit", "4.2e1")], &call(r#"{"limit":42}"#)));
         assert!(!fits(&[("Limit", "x")], &call(r#"{"limit":42}"#)));
         assert!(fits(&[("Dry", "true")], &call(r#"{"deep":{"dry":true}}"#)));
         assert!(!fits(&[("Dry", "True")], &call(r#"{"deep":{"dry":true}}"#)));
@@ -353,7 +404,7 @@ mod tests {
     #[test]
     fn holds_calls_back_until_the_tools_are_known() {
         let mut tools = Tools::default();
-        assert!(matches!(tools.check(None, None), Verdict::Unknown));
+        assert!(matches!(tools, Tools::Unknown { .. }));
         let call = |no| Held {
             no,
             line: Vec::new(),
@@ -363,8 +414,45 @@ mod tests {
         assert!(!tools.hold(call(2)));
         let held = tools.learn(Inquiry::default());
         assert_eq!(held.iter().map(|it| it.no).collect::<Vec<_>>(), [1, 2]);
-        assert!(matches!(tools.check(None, None), Verdict::Fits));
+        assert!(matches!(tools, Tools::Known(_)));
         tools.forget();
-        assert!(matches!(tools.check(None, None), Verdict::Unknown));
+        assert!(matches!(tools, Tools::Unknown { .. }));
+    }
+
+    #[test]
+    fn only_schemas_are_annotated() {
+        let names = |schema: &str| {
+            let list = format!(r#"[{{"name":"t","inputSchema":{schema}}}]"#);
+            annotated(&list).len()
+        };
+        let a = r#""a":{"type":"string","x-mcp-header":"A"}"#;
+        assert_eq!(names(&format!(r#"{{"properties":{{{a}}}}}"#)), 1);
+        let looks_like = [
+            r#""properties":{A,"x-mcp-header":{"type":"string"}}"#,
+            r#""properties":{A},"default":{"x-mcp-header":"B"}"#,
+            r#""properties":{A},"examples":[{"x-mcp-header":"B"}]"#,
+            r#""properties":{A,"b":{"const":{"x-mcp-header":"B"}}}"#,
+            r#""properties":{A,"b":{"enum":[{"x-mcp-header":"B"}]}}"#,
+        ];
+        for schema in looks_like {
+            assert_eq!(
+                names(&format!("{{{}}}", schema.replace('A', a))),
+                1,
+                "{schema}"
+            );
+        }
+        let elsewhere = [
+            r#""properties":{A},"$defs":{"b":{"x-mcp-header":"B"}}"#,
+            r#""properties":{A},"allOf":[{"properties":{"b":{"x-mcp-header":"B"}}}]"#,
+            r#""properties":{A,"b":{"items":{"x-mcp-header":"B"}}}"#,
+            r#""properties":{A},"x-mcp-header":"B""#,
+        ];
+        for schema in elsewhere {
+            assert_eq!(
+                names(&format!("{{{}}}", schema.replace('A', a))),
+                0,
+                "{schema}"
+            );
+        }
     }
 }

@@ -246,7 +246,7 @@ fn a_request_is_translated_before_anybody_can_end_it() {
     let mut rig = translated(|_| Vec::new());
     let (lane, front) = (Arc::clone(&rig.bridge.lane), Arc::clone(&rig.bridge.front));
     let before = front.in_flight();
-    let reader = std::thread::spawn({
+    let reader = crate::thread::spawn_brief("reader", {
         let lane = Arc::clone(&lane);
         move || {
             // As soon as the request is entered.
@@ -260,7 +260,7 @@ fn a_request_is_translated_before_anybody_can_end_it() {
     let exchange = rig.exchange("a", Some(ping(1).as_bytes()));
     rig.bridge.post(rig.tenant, exchange);
     let mut lines = rig.next_queued();
-    reader.join().unwrap();
+    reader.unwrap().join().unwrap();
     if lines == ping(1) {
         lines = format!("{lines}\n{}", rig.next_queued());
     }
@@ -310,7 +310,7 @@ fn nobody_who_brings_a_request_waits_for_a_translation() {
         Vec::new()
     });
     let lane = Arc::clone(&rig.bridge.lane);
-    let reader = std::thread::spawn(move || {
+    let reader = crate::thread::spawn_brief("reader", move || {
         lane.hear("long", Instant::now());
         Instant::now()
     });
@@ -319,7 +319,7 @@ fn nobody_who_brings_a_request_waits_for_a_translation() {
     let in_flight = rig.bridge.in_flight();
     let is_back = Instant::now();
     release.send(()).unwrap();
-    assert!(reader.join().unwrap() > is_back);
+    assert!(reader.unwrap().join().unwrap() > is_back);
     assert_eq!(in_flight, 1);
     assert_eq!(rig.next_queued(), ping(1));
 }

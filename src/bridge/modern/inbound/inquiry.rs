@@ -3,8 +3,9 @@
 
 use std::time::Instant;
 
+use super::super::desk::Knowledge;
 use super::super::own_request;
-use super::super::tools::{Held, Inquiry, Verdict};
+use super::super::tools::{self, Held, Inquiry, Verdict};
 use super::ModernInbound;
 use crate::jsonrpc;
 use crate::mcp::method;
@@ -15,7 +16,7 @@ impl ModernInbound {
         let (no, watch) = {
             let mut desk = self.shared.desk.lock();
             let watch = desk.watch_tools();
-            (desk.inquire(inquiry), watch)
+            (desk.inquire(inquiry, now), watch)
         };
         if let Some(watch) = watch {
             let params = r#""notifications":{"toolsListChanged":true}"#;
@@ -43,7 +44,7 @@ impl ModernInbound {
             Err(inquiry) => inquiry,
         };
         let is_stale = inquiry.is_stale;
-        let held = self.shared.desk.lock().tools.learn(inquiry);
+        let held = self.shared.desk.lock().learn(inquiry);
         for call in held {
             self.let_go(call, now);
         }
@@ -52,17 +53,33 @@ impl ModernInbound {
         }
     }
 
+    /// A child that does not say what its tools are in time is not waited for. If it does later,
+    /// that counts.
+    pub(super) fn let_go_overdue(&mut self, now: Instant) {
+        let held = self.shared.desk.lock().let_go_overdue(now);
+        if !held.is_empty() {
+            let label = &self.shared.options.label;
+            log::warn!("child {label} does not list its tools: calls go on with heads unchecked");
+        }
+        for call in held {
+            self.let_go(call, now);
+        }
+    }
+
     /// A call that waited for the tools to be known goes on, or is refused.
-    fn let_go(&mut self, held: Held, now: Instant) {
+    pub(super) fn let_go(&mut self, held: Held, now: Instant) {
         let Held { no, line, mirrored } = held;
         let Ok(line) = str::from_utf8(&line) else {
             return;
         };
         let params = jsonrpc::parse(line).ok().and_then(|message| message.params);
-        let (verdict, is_there) = {
+        let (knowledge, is_there) = {
             let mut desk = self.shared.desk.lock();
-            let verdict = desk.tools.check(mirrored.as_ref(), params);
-            (verdict, desk.call(no).is_some())
+            (desk.knowledge(), desk.call(no).is_some())
+        };
+        let verdict = match knowledge {
+            Knowledge::Known { tools, .. } => tools::check(&tools, mirrored.as_ref(), params),
+            Knowledge::Unknown | Knowledge::Unsaid => Verdict::Fits,
         };
         match verdict {
             Verdict::Differs(fault) => {
@@ -74,8 +91,14 @@ impl ModernInbound {
                     }
                 }
             }
-            _ if is_there => self.say(line.trim_end(), now),
-            _ => {}
+            Verdict::Fits if is_there => self.say(line.trim_end(), now),
+            Verdict::Fits => {}
         }
     }
+}
+
+/// Whether the `params` of an acknowledgement have it that changes of the tools are told.
+pub(super) fn tells_of_tools(params: &str) -> bool {
+    let told = jsonrpc::member(params, "notifications");
+    told.and_then(|it| jsonrpc::member(it, "toolsListChanged")) == Some("true")
 }

@@ -3,11 +3,17 @@
 use std::time::Instant;
 
 use super::ModernInbound;
+use crate::bridge::words::last_words;
 use crate::bridge::{End, Refusal, Reply};
 use crate::jsonrpc::{self, code};
 
-/// Lines of stderr that an error message quotes.
-const QUOTED_LINES: usize = 20;
+/// How it ends for those who wait.
+pub(super) enum Ending {
+    /// By us.
+    Closed,
+    StartFailed(String),
+    Exited(String),
+}
 
 impl ModernInbound {
     pub(super) fn fail_late_start(&mut self, now: Instant) {
@@ -19,7 +25,7 @@ impl ModernInbound {
         let seconds = timeout.as_secs();
         let detail = format!(
             "server \"{server}\" did not answer initialize in {seconds} s{}",
-            self.stderr()
+            last_words(&self.shared.options)
         );
         let why = "it did not answer initialize in time".to_owned();
         self.fail_start(why, detail, now);
@@ -28,25 +34,26 @@ impl ModernInbound {
     /// The child is of no use: whoever holds the bridge is told, and then everybody who waits.
     pub(super) fn fail_start(&mut self, why: String, detail: String, now: Instant) {
         self.shared.desk.lock().fail_start(&detail);
+        let ending = Ending::StartFailed(detail.clone());
         let end = End::StartFailed { why, detail };
-        self.shared.options.host.ended(end.clone());
-        self.end_all(&end, now);
+        self.shared.options.host.ended(end);
+        self.end_all(&ending, now);
     }
 
     /// Answers everybody. Subscriptions end with a result if the end was ours (2026-07-28,
     /// subscriptions, "Graceful Closure"), else without.
-    pub(super) fn end_all(&mut self, end: &End, now: Instant) {
+    pub(super) fn end_all(&mut self, ending: &Ending, now: Instant) {
         let calls = self.shared.desk.lock().close();
         let server = &self.shared.options.server;
-        let message = match end {
-            End::Exited { why, .. } => format!("server \"{server}\" ended: {why}"),
-            End::StartFailed { detail, .. } => detail.clone(),
-            End::ClientGone | End::Fault => format!("server \"{server}\" was stopped"),
+        let message = match ending {
+            Ending::Closed => format!("server \"{server}\" was stopped"),
+            Ending::StartFailed(detail) => detail.clone(),
+            Ending::Exited(why) => format!("server \"{server}\" ended: {why}"),
         };
-        let is_ours = matches!(end, End::ClientGone);
+        let is_ours = matches!(ending, Ending::Closed);
         for (no, mut call) in calls {
-            match (end, call.exchange.take()) {
-                (End::StartFailed { .. }, Some(exchange)) => {
+            match (ending, call.exchange.take()) {
+                (Ending::StartFailed(_), Some(exchange)) => {
                     let why = Refusal::StartFailed(message.clone());
                     let id = &call.id_text;
                     exchange.reply(Reply::Refused { id, why });
@@ -64,13 +71,5 @@ impl ModernInbound {
             }
         }
         self.streams.clear();
-    }
-
-    pub(super) fn stderr(&self) -> String {
-        let quoted = (self.shared.options.stderr)(QUOTED_LINES);
-        match quoted.is_empty() {
-            true => "; it wrote nothing to stderr".to_owned(),
-            false => format!("; its last lines on stderr:\n{}", quoted.join("\n")),
-        }
     }
 }
