@@ -1,6 +1,6 @@
 //! Subscriptions: what modern clients listen for, on top of the child's one set of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::jsonrpc::{Edit, code, member, members, text};
@@ -9,8 +9,7 @@ use crate::translate::Out;
 
 use super::server::Server;
 
-/// Of all clients of one child together.
-const MAX_LISTENS: usize = 256;
+/// Of all clients of one child together. How many subscriptions there are, the bridge bounds.
 const MAX_URIS: usize = 1024;
 const MAX_URI_BYTES: usize = 1 << 20;
 /// A child that does not answer a subscription is not waited for any longer.
@@ -40,7 +39,12 @@ struct Listen {
     /// As text, and as they stand in the request.
     uris: Vec<(Box<str>, Box<str>)>,
     is_acknowledged: bool,
+    /// What has changed before that.
+    early: BTreeSet<Change>,
 }
+
+/// One that is listened for: the notification's name, and of a resource the URI listened for.
+type Change = (Box<str>, Option<Box<str>>);
 
 /// A resource that the child was asked to watch.
 #[derive(Debug)]
@@ -77,10 +81,6 @@ impl Listens {
     fn check_bounds(&self, new: &Listen) -> Result<(), Refusal> {
         let all = || self.listens.values().chain([new]).flat_map(|it| &it.uris);
         let bytes: usize = all().map(|(uri, raw)| uri.len() + raw.len()).sum();
-        if self.listens.len() >= MAX_LISTENS {
-            let why = format!("{MAX_LISTENS} subscriptions are open: end one of them first");
-            return Err((code::INTERNAL_ERROR, why));
-        }
         if all().count() > MAX_URIS || bytes > MAX_URI_BYTES {
             let why = format!(
                 "more than {MAX_URIS} resources or {MAX_URI_BYTES} bytes of their URIs in all \
@@ -149,10 +149,18 @@ impl Listens {
     }
 
     /// 2026-07-28, subscriptions, "Receiving Notifications": one for each that listens for it.
-    pub(super) fn notify(&self, name: &str, line: &str, params: Option<&str>, out: &mut Vec<Out>) {
+    pub(super) fn notify(
+        &mut self,
+        name: &str,
+        line: &str,
+        params: Option<&str>,
+        out: &mut Vec<Out>,
+    ) {
         let uri = params.and_then(|it| member(it, "uri")).and_then(text);
-        for (id, listen) in &self.listens {
-            if listen.is_acknowledged && listen.wants(name, uri.as_deref()) {
+        for (id, listen) in &mut self.listens {
+            if !listen.is_acknowledged {
+                listen.remember(name, uri.as_deref());
+            } else if listen.wants(name, uri.as_deref()) {
                 out.push(Out::Client(tagged(line, params, *id)));
             }
         }
@@ -194,6 +202,7 @@ impl Listens {
             if !listen.is_acknowledged && listen.uris.iter().all(|(uri, _)| is_known(uri)) {
                 listen.is_acknowledged = true;
                 out.push(Out::Client(listen.acknowledgment(*id)));
+                listen.catch_up(*id, out);
             }
         }
     }
@@ -212,6 +221,7 @@ impl Listen {
             resources: false,
             uris: Vec::new(),
             is_acknowledged: false,
+            early: BTreeSet::new(),
         };
         let Some(filter) = member(params, "notifications").filter(|it| it.starts_with('{')) else {
             return malformed(" is not an object");
@@ -247,11 +257,44 @@ impl Listen {
             method::TOOLS_CHANGED => self.tools,
             method::PROMPTS_CHANGED => self.prompts,
             method::RESOURCES_CHANGED => self.resources,
-            method::RESOURCE_UPDATED => uri.is_some_and(|uri| {
-                let mut own = self.uris.iter();
-                own.any(|(own, _)| is_at_or_below(uri, own))
-            }),
+            method::RESOURCE_UPDATED => uri.is_some_and(|uri| self.watched(uri).next().is_some()),
             _ => false,
+        }
+    }
+
+    /// The URIs listened for that an update of this one is for.
+    fn watched(&self, uri: &str) -> impl Iterator<Item = &str> {
+        let own = self.uris.iter().map(|(own, _)| own.as_ref());
+        own.filter(move |own| is_at_or_below(uri, own))
+    }
+
+    /// Keeps a change until the subscription is acknowledged. All that is below a URI counts as
+    /// one, so that what is kept is bounded as the URIs are.
+    fn remember(&mut self, name: &str, uri: Option<&str>) {
+        if !self.wants(name, uri) {
+            return;
+        }
+        let change = |own: Option<&str>| (name.into(), own.map(Into::into));
+        let changes: Vec<Change> = match uri.filter(|_| name == method::RESOURCE_UPDATED) {
+            Some(uri) => self.watched(uri).map(|own| change(Some(own))).collect(),
+            None => vec![change(None)],
+        };
+        self.early.extend(changes);
+    }
+
+    /// Tells what has changed before the subscription was acknowledged.
+    fn catch_up(&mut self, id: i64, out: &mut Vec<Out>) {
+        for (name, uri) in std::mem::take(&mut self.early) {
+            if !self.wants(&name, uri.as_deref()) {
+                continue; // the child has refused to watch it
+            }
+            let mut params = serde_json::json!({ "_meta": { meta::SUBSCRIPTION_ID: id } });
+            if let Some(uri) = uri {
+                params["uri"] = uri.as_ref().into();
+            }
+            out.push(Out::Client(format!(
+                r#"{{"jsonrpc":"2.0","method":"{name}","params":{params}}}"#
+            )));
         }
     }
 

@@ -1,7 +1,9 @@
 //! A question of the child to the client, and the answer to it.
 
-use crate::jsonrpc::{Edit, Id, Message, code, error_response, member, result_response, text};
-use crate::mcp::method;
+use crate::jsonrpc::{
+    Edit, Id, Message, code, error_response, member, members, result_response, text,
+};
+use crate::mcp::{meta, method};
 
 use super::capabilities::Capabilities;
 
@@ -112,16 +114,24 @@ impl Question {
             return format!(r#"{key}:{{"method":"{method}"}}"#);
         };
         let mut edit = Edit::of(params);
-        match self.kind {
-            // 2026-07-28, changelog, "Minor changes" 11.
-            Kind::Elicit => edit.remove(params, |name| name == "elicitationId"),
-            // 2026-07-28, schema, `includeContext`: for clients that declare it only. It may be
-            // ignored, so that it is no reason to refuse the question.
-            Kind::Sample if !client.sampling_context && includes_context(params) => {
-                edit.remove(params, |name| name == "includeContext")
-            }
-            Kind::Sample | Kind::Roots => &mut edit,
-        };
+        // 2026-07-28, schema, `InputRequest`: nothing reports on its progress.
+        let meta = member(params, "_meta").filter(|it| it.starts_with('{'));
+        let is_progress = |name: &str| name == meta::PROGRESS_TOKEN;
+        let empty = meta.filter(|it| members(it).iter().all(|own| own.is(meta::PROGRESS_TOKEN)));
+        if let (Some(meta), None) = (meta, empty) {
+            edit.remove(meta, is_progress);
+        }
+        // 2026-07-28, schema, `includeContext`: for clients that declare it only. It may be
+        // ignored, so that it is no reason to refuse the question.
+        let is_unwanted_context = !client.sampling_context && includes_context(params);
+        edit.remove(params, |name| match name {
+            // 2026-07-28, changelog, "Major changes" 6 and "Minor changes" 11.
+            "task" => true,
+            "elicitationId" => self.kind == Kind::Elicit,
+            "includeContext" => self.kind == Kind::Sample && is_unwanted_context,
+            "_meta" => empty.is_some(),
+            _ => false,
+        });
         let params = edit.done();
         format!(r#"{key}:{{"method":"{method}","params":{params}}}"#)
     }

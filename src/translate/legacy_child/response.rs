@@ -11,6 +11,8 @@ use super::server::Server;
 /// is this user's, since the child is.
 const CACHE: [(&str, &str); 2] = [("ttlMs", "0"), ("cacheScope", r#""private""#)];
 
+const COMPLETE: &str = r#""complete""#;
+
 /// `_meta` with nothing but the server's name and version.
 pub(super) fn server_info_meta(info: &str) -> String {
     format!(r#"{{"{}":{info}}}"#, meta::SERVER_INFO)
@@ -36,8 +38,13 @@ pub(super) fn result<'a>(
     let members = members(result);
     let has = |name: &str| members.iter().any(|it| it.is(name));
     let mut new = Vec::with_capacity(4);
-    if !has("resultType") {
-        new.push(("resultType", r#""complete""#));
+    match members.iter().find(|it| it.is("resultType")) {
+        None => new.push(("resultType", COMPLETE)),
+        // A legacy child knows no other; a client would take the result for invalid.
+        Some(own) if text(own.value).as_deref() != Some("complete") => {
+            edit.replace(own.value, COMPLETE);
+        }
+        Some(_) => {}
     }
     if method.is_cacheable() {
         new.extend(CACHE.into_iter().filter(|(name, _)| !has(name)));
@@ -144,6 +151,23 @@ mod tests {
     fn what_the_child_says_itself_is_kept() {
         let line = r#"{"jsonrpc":"2.0","id":9,"result":{"resultType":"complete","ttlMs":5,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{}}}}"#;
         assert_eq!(dressed(Method::List, line), line);
+    }
+
+    #[test]
+    fn a_result_of_no_known_type_is_complete() {
+        let line = |own: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":9,"result":{{"resultType" : {own} ,"a":1}}}}"#)
+        };
+        for own in [r#""input_required""#, r#""task""#, "null", r#"{"x":1}"#] {
+            let is = dressed(Method::Call, &line(own));
+            assert!(is.contains(r#""resultType" : "complete" ,"a":1"#), "{is}");
+            assert_eq!(is.matches("resultType").count(), 1, "{is}");
+        }
+        let written = dressed(Method::Call, &line(r#""\u0063omplete""#));
+        assert!(
+            written.contains(r#""resultType" : "\u0063omplete""#),
+            "{written}"
+        );
     }
 
     #[test]

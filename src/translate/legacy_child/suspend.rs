@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use crate::jsonrpc::{Message, code, error_response, member, parse, result_response, split_batch};
+use crate::jsonrpc::{
+    Message, code, error_response, member, parse, result_response, split_batch, text,
+};
 use crate::mcp;
 
 use super::call::{Behind, Call, Phase};
@@ -134,7 +136,7 @@ impl LegacyChild {
         let wanted = wanted.filter(|it| {
             call.method.may_ask()
                 && it.len() <= MAX_QUESTIONS
-                && it.iter().all(|visit| visit.starts_with('{'))
+                && it.iter().all(|visit| is_visit(visit))
                 && self.calls.bytes() + error.len() <= MAX_KEPT_BYTES
         });
         let Some(wanted) = wanted else {
@@ -215,6 +217,12 @@ fn refuse_undeclared(call: &mut Call, out: &mut Vec<Out>) {
     for question in undeclared.collect::<Vec<_>>() {
         call.refuse_undeclared(&question, out);
     }
+}
+
+/// 2025-11-25, elicitation, "URL Elicitation Required Error": all of them are in this mode.
+fn is_visit(elicitation: &str) -> bool {
+    let value = |name| member(elicitation, name).and_then(text);
+    value("mode").is_some_and(|it| it == "url") && value("url").is_some()
 }
 
 /// 2026-07-28, mrtr, "InputRequiredResult".
