@@ -2,6 +2,7 @@
 //! How a child starts and ends is in `life`.
 
 mod life;
+mod second_try;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::words::{Garbage, LOGGED_CHARS};
 use super::{End, Exchange, Inbound, Refusal, Reply, too_long};
 use crate::jsonrpc::{self, Id, Kind, Message};
 use crate::{mcp, metrics};
+use second_try::SecondTry;
 
 /// The stream that belongs to no request: the session's GET.
 const STANDALONE: u64 = 0;
@@ -30,6 +32,7 @@ pub(super) struct SessionInbound {
     shared: Arc<Shared>,
     /// Until a new child has been told what the old one knew.
     prompter: Option<Prompter>,
+    second_try: Option<SecondTry>,
     /// Few at a time; in the order in which they began.
     streams: Vec<Stream>,
     /// What the child said while nobody listened.
@@ -43,6 +46,7 @@ impl SessionInbound {
         Self {
             shared,
             prompter,
+            second_try: None,
             streams: Vec::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -78,7 +82,13 @@ impl Inbound for SessionInbound {
     fn line_skipped(&mut self, head: &[u8], tail: &[u8], now: Instant) {
         if let Some(id) = jsonrpc::answered_by(head, tail) {
             let error = too_long(&id, &self.shared.options.server);
-            self.hear(&error, now);
+            match jsonrpc::parse(&error) {
+                // The child has refused nothing.
+                Ok(message) if !self.shared.lane.is_translating() => {
+                    self.answer(&message, &error, now);
+                }
+                _ => self.hear(&error, now),
+            }
         }
     }
 
@@ -157,9 +167,7 @@ impl SessionInbound {
     fn message(&mut self, text: &str, now: Instant) {
         match jsonrpc::parse(text) {
             Ok(message) if message.kind == Kind::Response => {
-                if !self.is_modern_refusal(&message, now) {
-                    self.answer(&message, text, now);
-                }
+                self.response(&message, text, now);
             }
             Ok(message) if self.shared.table.lock().is_parked() => self.late(&message),
             Ok(message) if message.method == mcp::method::PROGRESS => {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::handshake::{Change, Handshake};
 use super::lane::{Inbox, Lane, Outgoing};
-use super::replay::Script;
+use super::replay::{Prompt, Script};
 use super::session::Shared;
 use super::table::NewRequest;
 use super::{End, Exchange, Front, Refusal, Reply, refuse as refuse_unread};
@@ -57,7 +57,11 @@ impl Outbound {
                 Some(self.lane.outgoing(&*self.front, line))
             }
             Script::Further(further) => match further.recv() {
-                Ok(lines) => {
+                Ok(Prompt::Again(line)) => {
+                    self.script = Some(Script::Further(further));
+                    Some(self.lane.outgoing(&*self.front, line))
+                }
+                Ok(Prompt::Rest(lines)) => {
                     self.script = Some(Script::Said);
                     Some(self.lane.outgoing(&*self.front, lines))
                 }

@@ -10,19 +10,27 @@ use crate::jsonrpc::Id;
 pub(super) enum Script {
     First {
         line: Vec<u8>,
-        further: Receiver<Vec<u8>>,
+        further: Receiver<Prompt>,
     },
     /// Comes when the child has answered; is closed if that went wrong.
-    Further(Receiver<Vec<u8>>),
+    Further(Receiver<Prompt>),
     /// Being asked for more means that all of it was written.
     Said,
+}
+
+/// What the reader thread lets it say.
+pub(super) enum Prompt {
+    /// The first line in other words.
+    Again(Vec<u8>),
+    /// All the rest.
+    Rest(Vec<u8>),
 }
 
 /// What the reader thread waits for. Dropping it ends the writer's waiting.
 pub(super) struct Prompter {
     /// The id of the first request.
     id: Id,
-    further: Sender<Vec<u8>>,
+    further: Sender<Prompt>,
     lines: Vec<u8>,
 }
 
@@ -48,9 +56,15 @@ impl Prompter {
         self.id == *id
     }
 
+    /// The child has refused the first line, and is told another.
+    pub(super) fn say_again(&self, line: String) {
+        // There is room: the writer thread has said all before it.
+        let _ = self.further.try_send(Prompt::Again(line.into_bytes()));
+    }
+
     /// The child has answered as it should.
     pub(super) fn go_on(self) {
         // The writer thread is gone only when the child is.
-        let _ = self.further.try_send(self.lines);
+        let _ = self.further.try_send(Prompt::Rest(self.lines));
     }
 }

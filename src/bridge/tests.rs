@@ -54,6 +54,8 @@ struct Rig {
     /// Which of the bridge's sessions the clients speak in.
     tenant: u64,
     is_woken: Arc<AtomicBool>,
+    /// When the reader thread is to be woken.
+    alarm: Arc<Mutex<Option<Instant>>>,
     stderr: Arc<Mutex<Vec<String>>>,
     clients: HashMap<String, Client>,
     log: Log,
@@ -79,6 +81,7 @@ impl Rig {
             Arc::<AtomicBool>::default(),
             Arc::<Mutex<Vec<String>>>::default(),
         );
+        let alarm = Arc::<Mutex<Option<Instant>>>::default();
         let bridge_slot: Arc<OnceLock<Weak<Bridge>>> = Arc::default();
         let options = Options {
             server: "demo".to_owned(),
@@ -92,7 +95,10 @@ impl Rig {
                 let log = log.clone();
                 move |news| log.note(format!("{news:?}"))
             })),
-            wake_at: Box::new(|_| {}),
+            wake_at: {
+                let alarm = Arc::clone(&alarm);
+                Box::new(move |at| *alarm.lock() = Some(at))
+            },
             wake: {
                 let is_woken = Arc::clone(&is_woken);
                 Box::new(move || is_woken.store(true, Ordering::Relaxed))
@@ -116,6 +122,7 @@ impl Rig {
             inbound,
             tenant: FIRST_TENANT,
             is_woken,
+            alarm,
             stderr,
             clients: HashMap::new(),
             log,
@@ -215,6 +222,9 @@ impl Rig {
         while self.now < end {
             self.now += TICK;
             self.bridge.tick(self.now);
+            if self.alarm.lock().take_if(|at| self.now >= *at).is_some() {
+                self.is_woken.store(true, Ordering::Relaxed);
+            }
             self.service();
         }
     }
@@ -270,6 +280,11 @@ fn check_transcript(name: &str) {
 #[test]
 fn initialize() {
     check_transcript("initialize");
+}
+
+#[test]
+fn second_try() {
+    check_transcript("second_try");
 }
 
 #[test]

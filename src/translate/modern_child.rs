@@ -44,6 +44,8 @@ pub(crate) struct ModernChild {
     listens: Listens,
     rounds: Rounds,
     pings: Pings,
+    /// Until when the first `server/discover` is to be answered.
+    patience: Option<Instant>,
 }
 
 enum Phase {
@@ -54,6 +56,8 @@ enum Phase {
         /// The text of the id of `initialize`.
         id: Box<str>,
         version: &'static str,
+        /// Until when.
+        until: Option<Instant>,
     },
     Open,
 }
@@ -78,13 +82,27 @@ impl ModernChild {
             listens: Listens::default(),
             rounds: Rounds::default(),
             pings: Pings::default(),
+            patience: None,
         }
     }
 
-    /// For a child that has refused `initialize`, which is this line, because it speaks the modern
-    /// era: see [`is_modern_refusal`].
-    pub(crate) fn take_over(server_name: &str, initialize: &str, out: &mut Vec<Out>) -> Self {
-        let mut child = Self::new(server_name);
+    /// For a child that has refused `initialize`, and may be of the modern era. If it says nothing
+    /// until then, `initialize` is refused.
+    pub(crate) fn second_try(server_name: &str, until: Option<Instant>) -> Self {
+        Self {
+            patience: until,
+            ..Self::new(server_name)
+        }
+    }
+
+    /// The same, with the `initialize` that was refused.
+    pub(crate) fn take_over(
+        server_name: &str,
+        initialize: &str,
+        until: Option<Instant>,
+        out: &mut Vec<Out>,
+    ) -> Self {
+        let mut child = Self::second_try(server_name, until);
         match jsonrpc::parse(initialize) {
             Ok(message) => child.initialize(&message, out),
             Err(why) => log::debug!("what shall be taken over is {why}"),
@@ -150,13 +168,17 @@ impl ModernChild {
             no,
             id: message.id_text.into(),
             version: opening::negotiate(message.params),
+            until: self.patience.take(),
         };
         out.push(Out::Child(line));
     }
 
     /// The child has answered `server/discover`; false if it is something else that it answers.
     fn discovered(&mut self, message: &Message<'_>, line: &str, out: &mut Vec<Out>) -> bool {
-        let Phase::Discovering { no, id, version } = &self.phase else {
+        let Phase::Discovering {
+            no, id, version, ..
+        } = &self.phase
+        else {
             return false;
         };
         if caller::own_no(&message.id) != Some(*no) {
@@ -181,6 +203,18 @@ impl ModernChild {
             Err(why) => Refusal(code::INTERNAL_ERROR, why).send(&id, out),
         }
         true
+    }
+
+    /// The child has not answered `server/discover` in time.
+    fn give_up_discovering(&mut self, now: Instant, out: &mut Vec<Out>) {
+        let Phase::Discovering { id, until, .. } = &self.phase else {
+            return;
+        };
+        if until.is_some_and(|until| now >= until) {
+            let why = "the server does not answer server/discover".to_owned();
+            Refusal(code::INTERNAL_ERROR, why).send(id, out);
+            self.phase = Phase::New;
+        }
     }
 
     /// 2025-11-25, logging, "Setting Log Level"; in 2026-07-28 each request says it.
@@ -321,10 +355,15 @@ impl Translator for ModernChild {
     }
 
     fn due(&self) -> Option<Instant> {
-        None
+        match &self.phase {
+            Phase::Discovering { until, .. } => *until,
+            _ => None,
+        }
     }
 
-    fn tick(&mut self, _now: Instant, _out: &mut Vec<Out>) {}
+    fn tick(&mut self, now: Instant, out: &mut Vec<Out>) {
+        self.give_up_discovering(now, out);
+    }
 }
 
 #[cfg(test)]

@@ -250,7 +250,7 @@ fn a_child_that_does_not_come_up_leaves_the_session_at_rest() {
     // One that ends, one that refuses, and at last one that is as before.
     for (other, status) in [
         (r#""args":["--exit-at-start","3"]"#, 500),
-        (r#""args":["--era","modern"]"#, 500),
+        (r#""args":["--era","modern","--at-discover","exit"]"#, 500),
         (args, 200),
     ] {
         let config = config.replace(args, other);

@@ -4,15 +4,16 @@ use std::time::Instant;
 
 use super::SessionInbound;
 use crate::bridge::words::last_words;
-use crate::bridge::{End, EraNews, Inbound, Reply};
+use crate::bridge::{End, Inbound, Reply};
 use crate::jsonrpc::{self, Kind, Message, code};
-use crate::translate::{self, Failure, ModernChild};
+use crate::translate::Failure;
 
 impl SessionInbound {
     /// The child has ended: the session is told, and everybody who waits learns how. In this
     /// order, so that whoever learns it finds the slot free.
     pub(super) fn child_exited(&mut self, reason: &str, now: Instant) {
         let server = self.shared.options.server.clone();
+        self.give_up_second_try(now);
         let is_starting = self.shared.table.lock().is_starting();
         let stderr = last_words(&self.shared.options);
         let (why, ended) = (reason.to_owned(), format!("server \"{server}\" ended"));
@@ -54,26 +55,6 @@ impl SessionInbound {
         };
         self.shared.options.host.changed(&session, &handshake);
         prompter.go_on();
-    }
-
-    /// Whether the answer refuses `initialize` as only a child of the modern era does. Then the
-    /// child is served by a translator from here on, and the request is asked in other words.
-    pub(super) fn is_modern_refusal(&mut self, message: &Message<'_>, now: Instant) -> bool {
-        let lane = &self.shared.lane;
-        let (Some(error), Some(tell)) = (message.error, &self.shared.options.era_news) else {
-            return false;
-        };
-        if lane.is_translating() || !translate::is_modern_refusal(error) {
-            return false;
-        }
-        let Some(initialize) = self.shared.table.lock().initialize_line(&message.id) else {
-            return false;
-        };
-        let server = &self.shared.options.server;
-        tell(EraNews::ModernOnly);
-        let heard = lane.install(|out| Box::new(ModernChild::take_over(server, &initialize, out)));
-        self.take_in(heard, now);
-        true
     }
 
     /// The translator cannot serve anybody from this child.
@@ -147,6 +128,9 @@ impl SessionInbound {
     pub(super) fn fail_late_start(&mut self, now: Instant) {
         let timeout = self.shared.options.start_timeout;
         if !self.shared.table.lock().start_overdue(timeout, now) {
+            return;
+        }
+        if self.give_up_second_try(now) {
             return;
         }
         let server = self.shared.options.server.clone();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::caller::is_object;
 use crate::jsonrpc;
-use crate::mcp::{LEGACY_VERSIONS, MODERN_VERSION, meta};
+use crate::mcp::{LEGACY_VERSIONS, MODERN_VERSION, code, meta};
 
 /// What a child offers, as far as translation depends on it.
 #[derive(Default)]
@@ -84,20 +84,29 @@ pub(super) fn initialize_result(
     Ok((result, Offer::of(capabilities)))
 }
 
-/// Whether an error, as its text, with which a child has answered `initialize`, says that it speaks
-/// the modern era. 2026-07-28, versioning, "Backward Compatibility with Initialization-Based
-/// Versions": it names the versions that it supports "in any error".
-pub(crate) fn is_modern_refusal(error: &str) -> bool {
+/// Whether an error, as its text, with which a child has answered `initialize`, which is a line,
+/// says that it speaks the modern era and no other. 2026-07-28, versioning, "Backward Compatibility
+/// with Initialization-Based Versions": it names the versions that it supports "in any error".
+pub(crate) fn is_modern_refusal(error: &str, initialize: &str) -> bool {
     let data = jsonrpc::member(error, "data");
     let supported = data.and_then(|data| jsonrpc::member(data, "supported"));
     let supported = supported.and_then(|it| serde_json::from_str::<Vec<Value>>(it).ok());
     if let Some(supported) = supported {
-        return supported.iter().any(|it| it == MODERN_VERSION);
+        let is_legacy = |it: &Value| LEGACY_VERSIONS.iter().any(|known| it == known);
+        return supported.iter().any(|it| it == MODERN_VERSION) && !supported.iter().any(is_legacy);
+    }
+    let code = jsonrpc::member(error, "code").and_then(|it| it.parse::<i64>().ok());
+    if code == Some(code::UNSUPPORTED_VERSION) {
+        return true;
     }
     let names_it = |text: &str| text.contains(MODERN_VERSION);
-    let message = jsonrpc::member(error, "message").and_then(jsonrpc::text);
-    // One of the other era may repeat what it was asked for.
+    // A child of the other era may repeat what it was asked for, in whatever words.
+    let asked =
+        serde_json::from_str::<Value>(initialize).map_or(String::new(), |it| it.to_string());
     let requested = data.and_then(|data| jsonrpc::member(data, "requested"));
-    let is_named = message.is_some_and(|it| names_it(&it)) || data.is_some_and(names_it);
-    is_named && !requested.is_some_and(names_it)
+    if names_it(&asked) || requested.is_some_and(names_it) {
+        return false;
+    }
+    let message = jsonrpc::member(error, "message").and_then(jsonrpc::text);
+    message.is_some_and(|it| names_it(&it)) || data.is_some_and(names_it)
 }

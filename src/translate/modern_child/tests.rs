@@ -272,7 +272,7 @@ fn leaves_all_other_bytes_alone() {
 fn takes_over_where_initialize_was_refused() {
     let mut out = Vec::new();
     let initialize = r#"{"jsonrpc":"2.0","id":9,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#;
-    let mut child = ModernChild::take_over("demo", initialize, &mut out);
+    let mut child = ModernChild::take_over("demo", initialize, None, &mut out);
     assert!(only_text(out).contains("server/discover"));
     let mut out = Vec::new();
     let discovered = r#"{"jsonrpc":"2.0","id":"mcp-broker/era/1","result":{"supportedVersions":["2026-07-28"]}}"#;
@@ -314,10 +314,52 @@ fn knows_a_modern_refusal() {
             r#"{"code":-32602,"message":"no","data":{"requested":"2026-07-28"}}"#,
             false,
         ),
+        (
+            r#"{"code":-32022,"message":"m","data":{"supported":["2025-11-25","2026-07-28"]}}"#,
+            false,
+        ),
         (r#"{"code":-32603,"message":"no database"}"#, false),
         (r#"{"code":-32603,"message":7}"#, false),
         ("[]", false),
     ] {
-        assert_eq!(is_modern_refusal(error), is_modern, "{error}");
+        let asked = r#"{"params":{"protocolVersion":"2025-11-25"}}"#;
+        assert_eq!(is_modern_refusal(error, asked), is_modern, "{error}");
     }
+}
+
+/// So that no client can make a legacy server pass for a modern one.
+#[test]
+fn does_not_take_an_echo_for_a_modern_refusal() {
+    let echo = r#"{"code":-32602,"message":"Unsupported protocol version: 2026-07-28"}"#;
+    for asked in [
+        r#"{"params":{"protocolVersion":"2026-07-28"}}"#,
+        r#"{"params":{"protocolVersion":"2026\u002d07-28"}}"#,
+        r#"{"params":{"clientInfo":{"name":"for 2026-07-28"}}}"#,
+        r#"{"params":{"capabilities":{"experimental":{"2026-07-28":{}}}}}"#,
+    ] {
+        assert!(!is_modern_refusal(echo, asked), "{asked}");
+        let named = r#"{"code":-32602,"message":"m","data":{"supported":["2026-07-28"]}}"#;
+        assert!(is_modern_refusal(named, asked), "{asked}");
+        let coded = r#"{"code":-32022,"message":"m","data":{"requested":"2026-07-28"}}"#;
+        assert!(is_modern_refusal(coded, asked), "{asked}");
+    }
+    assert!(is_modern_refusal(
+        echo,
+        r#"{"params":{"protocolVersion":"2025-11-25"}}"#
+    ));
+}
+
+#[test]
+fn a_second_try_has_an_end() {
+    let (mut out, now) = (Vec::new(), Instant::now());
+    let until = now + std::time::Duration::from_secs(5);
+    let initialize = r#"{"jsonrpc":"2.0","id":9,"method":"initialize"}"#;
+    let mut child = ModernChild::take_over("demo", initialize, Some(until), &mut out);
+    assert_eq!(child.due(), Some(until));
+    out.clear();
+    child.tick(now, &mut out);
+    assert_eq!(out, []);
+    child.tick(until, &mut out);
+    assert!(only_text(out).contains(r#""id":9,"error""#));
+    assert_eq!(child.due(), None);
 }
