@@ -5,6 +5,7 @@
 //! to an opener's where there is no session yet. Statuses are chosen in `reply`.
 
 mod admin;
+mod departures;
 mod exchange;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
@@ -18,18 +19,18 @@ mod route;
 mod sse;
 mod tally;
 
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::auth::Authenticator;
 use crate::session::{Registry, Session};
 use crate::thread::{self, Joined};
+use departures::Departures;
 use openers::Openers;
 pub(crate) use policy::Policy;
 use reply::{Answer, Face};
@@ -41,8 +42,6 @@ use tally::Tally;
 const REFUSERS_MAX: usize = 64;
 /// tiny_http has bodies up to this size in memory already.
 const SMALL_BODY_BYTES: usize = 1024;
-/// Connections that are remembered for having gone early.
-const EARLY_DEPARTURES: usize = 256;
 
 /// What requests are served with.
 pub(crate) struct App {
@@ -56,7 +55,7 @@ pub(crate) struct App {
     /// The status for a session that is no more: 404, or 410 where so configured.
     pub(crate) gone_status: u16,
     pub(crate) started: SystemTime,
-    departures: Departures,
+    departures: Departures<Session>,
     openers: Openers,
     refusers: Threads,
     scrapes: Threads,
@@ -200,59 +199,5 @@ fn refuse(app: &App, request: tiny_http::Request, answer: Answer, face: Face) {
         Ok(thread) => app.refusers.push(thread),
         // The request went with the closure, which tiny_http answers with 500.
         Err(error) => log::error!("cannot start a thread to refuse a request: {error}"),
-    }
-}
-
-/// Which session a connection's request went to, so that it hears of the client's going.
-#[derive(Default)]
-struct Departures(Mutex<Watched>);
-
-#[derive(Default)]
-struct Watched {
-    sessions: HashMap<u64, Weak<Session>>,
-    /// Connections that had gone before anybody watched them, the latest last: a client may
-    /// leave while its request is on the way through tiny_http.
-    early: VecDeque<u64>,
-}
-
-impl Departures {
-    /// To be called when the session has the request: only then can it let go of it.
-    fn watch(&self, connection: u64, session: &Arc<Session>) {
-        Self::enter(self.0.lock(), connection, session);
-    }
-
-    /// The same for a session that was opened on another thread: meanwhile its connection may
-    /// carry a request of another session already.
-    fn watch_opened(&self, connection: u64, session: &Arc<Session>) {
-        let watched = self.0.lock();
-        let other = watched.sessions.get(&connection);
-        if other.is_none_or(|other| other.strong_count() == 0) {
-            Self::enter(watched, connection, session);
-        }
-    }
-
-    fn enter(mut watched: MutexGuard<'_, Watched>, connection: u64, session: &Arc<Session>) {
-        if watched.early.contains(&connection) {
-            drop(watched);
-            return session.gone(connection);
-        }
-        watched.sessions.insert(connection, Arc::downgrade(session));
-    }
-
-    fn tell(&self, connection: u64) {
-        let session = {
-            let mut watched = self.0.lock();
-            let session = watched.sessions.remove(&connection);
-            if session.is_none() {
-                if watched.early.len() == EARLY_DEPARTURES {
-                    watched.early.pop_front();
-                }
-                watched.early.push_back(connection);
-            }
-            session
-        };
-        if let Some(session) = session.and_then(|session| session.upgrade()) {
-            session.gone(connection);
-        }
     }
 }

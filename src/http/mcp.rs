@@ -111,6 +111,9 @@ fn serve_modern(
 
 /// What can be told from the head alone.
 fn check_head(incoming: &Incoming) -> Result<(), Answer> {
+    if incoming.has_repeated_mirror && incoming.is_modern() {
+        return Err(Answer::RepeatedMirror);
+    }
     if incoming.has_repeated_field {
         return Err(Answer::RepeatedField);
     }

@@ -19,6 +19,8 @@ use crate::jsonrpc::{self, Kind, Message, ParseError};
 use crate::mcp;
 use crate::session::{Cause, OpenError, Session};
 
+/// How often a session is opened for one request, if it is of no use each time.
+const TRIES: usize = 8;
 /// Characters of what a client says about itself that are logged.
 const LOGGED_CHARS: usize = 64;
 
@@ -74,6 +76,17 @@ enum Bodied {
 
 /// Serves it; may take a while.
 pub(super) fn serve(app: &App, mut opening: Opening) {
+    // It may have waited for its turn: nothing is started for who is no more.
+    let authorization = opening.authorization.as_deref();
+    match app.authenticator.check(authorization, SystemTime::now()) {
+        Ok(principal) => opening.principal = principal,
+        Err(why) => {
+            app.registry
+                .forget_shared(std::slice::from_ref(&opening.principal));
+            let answer = Answer::Unauthorized(why);
+            return opening.exchange.answer(&answer, "null");
+        }
+    }
     match opening.session_id.take_if(|_| !opening.is_modern) {
         Some(id) => revive(app, opening, &id),
         None => open(app, opening),
@@ -95,26 +108,24 @@ fn open(app: &App, mut opening: Opening) {
             error: fault.code(),
         }),
         Ok(Bodied::Notification) => Box::new(opening.exchange).reply(Reply::Accepted),
-        Err(answer) => exchange.answer(&answer, "null"),
+        Err((answer, id)) => exchange.answer(&answer, &id),
     }
 }
 
 /// Opens the session that a principal's modern requests share, or finds that somebody else has.
 fn share(app: &App, mut opening: Opening, id: &str) {
-    let now = Instant::now();
-    loop {
+    for _ in 0..TRIES {
         let Opening {
             principal, server, ..
         } = &opening;
-        let session = match app.registry.share(principal, server, now) {
+        let session = match app.registry.share(principal, server, Instant::now()) {
             Ok(session) => session,
-            Err(why) => {
-                log_refusal(principal, server, &why);
-                return opening.exchange.answer(&Answer::OpenFailed(why), id);
-            }
+            Err(why) => return open_failed(app, opening, why, id),
         };
-        if let Err(answer) = check_again(app, &opening, &session) {
-            return opening.exchange.answer(&answer, id);
+        match check_again(app, &mut opening, &session) {
+            Ok(Checked::Same) => {}
+            Ok(Checked::Changed) => continue,
+            Err(answer) => return opening.exchange.answer(&answer, id),
         }
         // It may be ended for want of use at this very moment.
         if let Some(visit) = session.visit(Instant::now()) {
@@ -124,18 +135,42 @@ fn share(app: &App, mut opening: Opening, id: &str) {
             return app.departures.watch_opened(connection, &session);
         }
     }
+    open_failed(app, opening, OpenError::Busy, id);
 }
 
 fn open_for_one(app: &App, mut opening: Opening, id: &str, params: &str) {
-    match open_session(app, &opening, params) {
-        Ok(session) => {
-            log_client(&session, opening.exchange.peek_body().unwrap_or_default());
-            let connection = opening.exchange.connection();
-            session.post(Box::new(opening.exchange));
-            app.departures.watch_opened(connection, &session);
+    for _ in 0..TRIES {
+        let Opening {
+            principal, server, ..
+        } = &opening;
+        let opened = app.registry.open(principal, server, params, Instant::now());
+        let session = match opened {
+            Ok(session) => session,
+            Err(why) => return open_failed(app, opening, why, id),
+        };
+        match check_again(app, &mut opening, &session) {
+            Ok(Checked::Same) => {}
+            Ok(Checked::Changed) => continue,
+            Err(answer) => return opening.exchange.answer(&answer, id),
         }
-        Err(answer) => opening.exchange.answer(&answer, id),
+        log_client(&session, opening.exchange.peek_body().unwrap_or_default());
+        let connection = opening.exchange.connection();
+        session.post(Box::new(opening.exchange));
+        return app.departures.watch_opened(connection, &session);
     }
+    open_failed(app, opening, OpenError::Busy, id);
+}
+
+/// Answers a request for which no session was opened.
+fn open_failed(app: &App, mut opening: Opening, why: OpenError, id: &str) {
+    log_refusal(&opening.principal, &opening.server, &why);
+    // That its user was revoked may be why.
+    let authorization = opening.authorization.as_deref();
+    let answer = match app.authenticator.check(authorization, SystemTime::now()) {
+        Ok(_) => Answer::OpenFailed(why),
+        Err(why) => Answer::Unauthorized(why),
+    };
+    opening.exchange.answer(&answer, id);
 }
 
 /// Who asks, as the client says itself (2025-11-25, lifecycle, "Initialization").
@@ -173,13 +208,13 @@ fn revive(app: &App, mut opening: Opening, id: &str) {
     let is_use = opening.method == Method::Post;
     let session = match app.registry.revive(id, principal, server, is_use, now) {
         Ok(session) => session,
-        Err(why) => {
-            log_refusal(principal, server, &why);
-            return opening.exchange.answer(&Answer::OpenFailed(why), "null");
-        }
+        Err(why) => return open_failed(app, opening, why, "null"),
     };
-    if let Err(answer) = check_again(app, &opening, &session) {
-        return opening.exchange.answer(&answer, "null");
+    match check_again(app, &mut opening, &session) {
+        Ok(Checked::Same) => {}
+        // It rests, or is no more.
+        Ok(Checked::Changed) => return open_failed(app, opening, OpenError::Lost, "null"),
+        Err(answer) => return opening.exchange.answer(&answer, "null"),
     }
     // Nobody could tell before.
     let version = opening.protocol_version.as_deref();
@@ -198,27 +233,34 @@ fn revive(app: &App, mut opening: Opening, id: &str) {
     app.departures.watch_opened(connection, &session);
 }
 
-/// Reads a POST without a session. The era is what the head says, else what the body says.
+/// Reads a POST without a session. The era is what the head says, else what the body says. With a
+/// refusal goes the text of the id.
 fn read(
     exchange: &mut HttpExchange,
     is_modern: bool,
     version: Option<&str>,
-) -> Result<Bodied, Answer> {
-    let body = exchange.peek_body().map_err(|_| Answer::BodyIncomplete)?;
-    let body = body.to_vec();
-    let text = str::from_utf8(&body).map_err(|_| Answer::NotMessage(ParseError::NotJson))?;
-    if jsonrpc::is_batch(text) && !is_modern {
-        return Err(Answer::SessionIdMissing); // `initialize` must stand alone
+) -> Result<Bodied, (Answer, String)> {
+    let nobody = |answer| (answer, "null".to_owned());
+    let body = exchange.peek_body();
+    let body = body.map_err(|_| nobody(Answer::BodyIncomplete))?.to_vec();
+    let text = str::from_utf8(&body);
+    let text = text.map_err(|_| nobody(Answer::NotMessage(ParseError::NotJson)))?;
+    if jsonrpc::is_batch(text) {
+        return Err(nobody(match is_modern {
+            true => Answer::BatchNotAllowed,
+            false => Answer::SessionIdMissing, // `initialize` must stand alone
+        }));
     }
-    let message = jsonrpc::parse(text).map_err(Answer::NotMessage)?;
+    let message = jsonrpc::parse(text).map_err(|why| nobody(Answer::NotMessage(why)))?;
     if is_modern || modern::is_modern(&message) {
-        return read_modern(exchange, &message);
+        return read_modern(exchange, &message).map_err(nobody);
     }
-    if version.is_some_and(|it| !mcp::is_supported(it)) {
-        return Err(Answer::UnsupportedVersion);
+    if let Some(version) = version.filter(|it| !mcp::is_supported(it)) {
+        let answer = Answer::UnknownVersion(version.to_owned());
+        return Err((answer, message.id_text.to_owned()));
     }
     if message.kind != Kind::Request || message.method != mcp::method::INITIALIZE {
-        return Err(Answer::SessionIdMissing);
+        return Err(nobody(Answer::SessionIdMissing));
     }
     Ok(Bodied::Initialize {
         id: message.id_text.to_owned(),
@@ -234,7 +276,6 @@ fn read_modern(exchange: &HttpExchange, message: &Message<'_>) -> Result<Bodied,
         Kind::Response => return Err(Answer::ResponseNotAllowed),
     }
     let id = message.id_text.to_owned();
-    // A head with a legacy version repeats nothing.
     let nothing = Mirrored::default();
     let mirrored = exchange.mirrored().unwrap_or(&nothing);
     Ok(match modern::check(mirrored, message) {
@@ -243,31 +284,32 @@ fn read_modern(exchange: &HttpExchange, message: &Message<'_>) -> Result<Bodied,
     })
 }
 
-fn open_session(app: &App, opening: &Opening, params: &str) -> Result<Arc<Session>, Answer> {
-    let Opening {
-        principal, server, ..
-    } = opening;
-    let session = app
-        .registry
-        .open(principal, server, params, Instant::now())
-        .map_err(|why| {
-            log_refusal(principal, server, &why);
-            Answer::OpenFailed(why)
-        })?;
-    check_again(app, opening, &session)?;
-    Ok(session)
+/// What has become of a principal while a session was opened for them.
+enum Checked {
+    Same,
+    /// Their credentials are others; the session is closed.
+    Changed,
 }
 
-/// The token may have been revoked while the child started, when the reaper could not see this
-/// session yet.
-fn check_again(app: &App, opening: &Opening, session: &Session) -> Result<(), Answer> {
+/// The token may have been revoked or changed while the child started, when the reaper could not see
+/// this session yet.
+fn check_again(
+    app: &App,
+    opening: &mut Opening,
+    session: &Arc<Session>,
+) -> Result<Checked, Answer> {
     let authorization = opening.authorization.as_deref();
     let checked = app.authenticator.check(authorization, SystemTime::now());
-    checked.map(drop).map_err(|why| {
-        let now = Instant::now();
-        app.registry.close(session.id(), Cause::Revoked, now);
-        Answer::Unauthorized(why)
-    })
+    let is_for = |principal: &Principal| session.is_for(principal);
+    if checked.as_ref().is_ok_and(is_for) {
+        return Ok(Checked::Same);
+    }
+    let registry = &app.registry;
+    registry.close_session(session, &Cause::Revoked, Instant::now());
+    // It may have become a key there again.
+    registry.forget_shared(std::slice::from_ref(&opening.principal));
+    opening.principal = checked.map_err(Answer::Unauthorized)?;
+    Ok(Checked::Changed)
 }
 
 fn log_refusal(principal: &Principal, server: &str, why: &OpenError) {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::App;
 use super::open::{self, Opening};
 use super::reply::Answer;
+use crate::bridge::Exchange;
 use crate::thread::{self, Joined};
 
 /// Threads that open sessions at a time.
@@ -31,6 +32,8 @@ struct State {
 impl Openers {
     /// Serves it on another thread, now or when one is free.
     pub(super) fn take(app: &Arc<App>, mut opening: Opening) {
+        let connection = opening.exchange.connection();
+        app.departures.begin_opening(connection);
         {
             let mut state = app.openers.0.lock();
             if state.at_work == OPENERS_MAX && state.queue.len() < QUEUE_MAX {
@@ -38,6 +41,7 @@ impl Openers {
             }
             if state.at_work == OPENERS_MAX {
                 drop(state);
+                app.departures.end_opening(connection);
                 return opening.exchange.answer(&Answer::TooManyOpening, "null");
             }
             state.at_work += 1;
@@ -46,8 +50,10 @@ impl Openers {
         let work = move || {
             let mut next = Some(opening);
             while let Some(opening) = next {
+                let connection = opening.exchange.connection();
                 // The panic has been logged by the hook; the exchange answers for itself.
                 let _ = catch_unwind(AssertUnwindSafe(|| open::serve(&its_app, opening)));
+                its_app.departures.end_opening(connection);
                 next = its_app.openers.next();
             }
         };
@@ -61,6 +67,7 @@ impl Openers {
                 // The exchange went with the closure, and answered for itself.
                 Err(error) => {
                     state.at_work -= 1;
+                    app.departures.end_opening(connection);
                     log::error!("cannot start a thread to open a session: {error}");
                 }
             }

@@ -1,8 +1,11 @@
 //! Every answer's HTTP face: status, fields and body, chosen in one place.
 
+mod opening;
+
 use std::io::Write;
 use std::time::{Instant, SystemTime};
 
+use serde_json::json;
 use tiny_http::{Method, Request, StatusCode};
 
 use super::tally::{self, Tally};
@@ -16,6 +19,8 @@ use crate::session::{FindError, OpenError};
 /// Seconds after which it is worth trying again when all sessions are taken.
 const RETRY_AFTER_FULL: &str = "30";
 const RETRY_AFTER_BUSY: &str = "1";
+/// 2026-07-28, streamable HTTP, "Server Validation".
+const HEADER_MISMATCH: i32 = mcp::code::HEADER_MISMATCH as i32;
 
 /// An answer that is known without any child.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,10 +38,15 @@ pub(super) enum Answer {
     NotFound,
     MethodNotAllowed(&'static str),
     RepeatedField,
+    /// One that repeats what stands in the body of a modern request.
+    RepeatedMirror,
     HostForbidden,
     OriginForbidden,
     Unauthorized(AuthError),
     UnsupportedVersion,
+    /// Of a request that is of no session: as it names it.
+    UnknownVersion(String),
+    BatchNotAllowed,
     WrongContentType,
     NotAcceptable(&'static str),
     SessionIdMissing,
@@ -239,6 +249,10 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
             Rendered::plain(405, "method not allowed").with("Allow", allow)
         }
         Answer::RepeatedField => error(400, code::INVALID_REQUEST, "a header field stands twice"),
+        Answer::RepeatedMirror => {
+            let message = "header mismatch: a header field stands twice";
+            error(400, HEADER_MISMATCH, message)
+        }
         Answer::HostForbidden => error(
             403,
             code::INVALID_REQUEST,
@@ -258,6 +272,8 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
                 mcp::LEGACY_VERSIONS.join(", ")
             ),
         ),
+        Answer::UnknownVersion(requested) => unknown_version(id, requested),
+        Answer::BatchNotAllowed => batch_not_allowed(asker),
         Answer::WrongContentType => error(
             415,
             code::INVALID_REQUEST,
@@ -282,7 +298,7 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
         ),
         Answer::TooManyOpening => busy(asker, "too many sessions are being opened"),
         Answer::TooManyScrapes => busy(asker, "too many scrapes at a time"),
-        Answer::OpenFailed(why) => open_failed(asker, why, face),
+        Answer::OpenFailed(why) => opening::failed(asker, why, face),
         Answer::BodyIncomplete => error(400, code::PARSE_ERROR, "the body is incomplete"),
         Answer::NotMessage(why) => not_message(asker, *why),
     }
@@ -314,11 +330,7 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
     match why {
         Refusal::BodyIncomplete => error(400, code::PARSE_ERROR, "the body is incomplete"),
         Refusal::Body(why) => not_message(asker, *why),
-        Refusal::BatchNotAllowed => error(
-            400,
-            code::INVALID_REQUEST,
-            "a batch is allowed only in a session of protocol version 2025-03-26",
-        ),
+        Refusal::BatchNotAllowed => batch_not_allowed(asker),
         Refusal::ResponseNotAllowed => response_not_allowed(asker),
         Refusal::AlreadyInitialized => error(
             400,
@@ -338,18 +350,16 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
             "Last-Event-ID: this stream has nothing more to say",
         )
         .with("Allow", "POST, DELETE"),
-        Refusal::TooManyInFlight => error(
-            429,
-            code::SERVER_ERROR,
-            "too many requests of this session are in flight",
-        )
-        .with("Retry-After", RETRY_AFTER_BUSY),
-        Refusal::TooManyInFlightOfUser => error(
-            429,
-            code::SERVER_ERROR,
-            "too many requests of this user are in flight",
-        )
-        .with("Retry-After", RETRY_AFTER_BUSY),
+        Refusal::TooManyInFlight if face.is_modern => too_many(
+            asker,
+            "too many requests of this user to this server are in flight",
+        ),
+        Refusal::TooManyInFlight => {
+            too_many(asker, "too many requests of this session are in flight")
+        }
+        Refusal::TooManyInFlightOfUser => {
+            too_many(asker, "too many requests of this user are in flight")
+        }
         Refusal::StartFailed(message) => error(500, code::INTERNAL_ERROR, message),
         Refusal::Draining => draining(asker),
         Refusal::Resting => busy(
@@ -388,6 +398,33 @@ fn busy(asker: Asker<'_>, message: &str) -> Rendered {
         .with("Retry-After", RETRY_AFTER_BUSY)
 }
 
+fn too_many(asker: Asker<'_>, message: &str) -> Rendered {
+    asker
+        .error(429, code::SERVER_ERROR, message)
+        .with("Retry-After", RETRY_AFTER_BUSY)
+}
+
+fn batch_not_allowed(asker: Asker<'_>) -> Rendered {
+    let message = match asker.is_modern {
+        true => "this protocol version has no batches: send one request at a time",
+        false => "a batch is allowed only in a session of protocol version 2025-03-26",
+    };
+    asker.error(400, code::INVALID_REQUEST, message)
+}
+
+/// 2026-07-28, versioning, "Protocol Version Negotiation": the client chooses from these.
+fn unknown_version(id: &str, requested: &str) -> Rendered {
+    let mut supported = mcp::LEGACY_VERSIONS.to_vec();
+    supported.push(mcp::MODERN_VERSION);
+    let error = json!({
+        "code": mcp::code::UNSUPPORTED_VERSION,
+        "message": "unsupported protocol version",
+        "data": { "supported": supported, "requested": requested },
+    });
+    let json = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#);
+    Rendered::json(400, json.as_bytes())
+}
+
 fn metrics_page(page: &str) -> Rendered {
     let fields = vec![("Content-Type", Page::CONTENT_TYPE.to_owned())];
     Rendered::new(200, fields, page.as_bytes().to_vec())
@@ -424,39 +461,6 @@ fn unauthorized(asker: Asker<'_>, why: AuthError) -> Rendered {
     asker
         .error(401, code::SERVER_ERROR, message)
         .with("WWW-Authenticate", challenge)
-}
-
-fn open_failed(asker: Asker<'_>, why: &OpenError, face: &Face) -> Rendered {
-    let error = |status, code, message: &str| asker.error(status, code, message);
-    match why {
-        OpenError::Full => error(503, code::SERVER_ERROR, "all sessions are taken")
-            .with("Retry-After", RETRY_AFTER_FULL),
-        OpenError::UserStarting => busy(asker, "all sessions of this user are just being opened"),
-        OpenError::LowMemory => error(503, code::SERVER_ERROR, "too little memory is free")
-            .with("Retry-After", RETRY_AFTER_FULL),
-        OpenError::Pause { left, why } => {
-            let seconds = left.as_secs() + 1;
-            let message = format!("next try in {seconds} s, because the last ones failed: {why}");
-            error(503, code::SERVER_ERROR, &message).with("Retry-After", &seconds.to_string())
-        }
-        OpenError::Draining => draining(asker),
-        OpenError::Ended => no_session(asker, face),
-        // As to a stream that is over: clients take it for an answer.
-        OpenError::Asleep => error(
-            405,
-            code::INVALID_REQUEST,
-            "the session sleeps: the next POST wakes it",
-        )
-        .with("Allow", "POST, DELETE"),
-        OpenError::Lost => busy(asker, "the session has ended before it began: try again"),
-        OpenError::Busy => busy(asker, "too much is being started just now: try again"),
-        OpenError::Spawn(message) => error(500, code::INTERNAL_ERROR, message),
-        OpenError::NoRandomness => error(
-            500,
-            code::INTERNAL_ERROR,
-            "the operating system gave no random bytes",
-        ),
-    }
 }
 
 fn preflight(params: &[String]) -> Rendered {

@@ -35,6 +35,8 @@ pub(super) struct Incoming {
     params: Vec<(String, String)>,
     /// A field stands twice that can mean only one thing.
     pub(super) has_repeated_field: bool,
+    /// Likewise, and it repeats what stands in the body of a modern request.
+    pub(super) has_repeated_mirror: bool,
 }
 
 impl Incoming {
@@ -59,6 +61,7 @@ impl Incoming {
             rpc_name: None,
             params: Vec::new(),
             has_repeated_field: false,
+            has_repeated_mirror: false,
         };
         let mut connection = None;
         for field in request.headers() {
@@ -87,7 +90,11 @@ impl Incoming {
                     list.push(',');
                     list.push_str(value);
                 }
-                Some(_) => incoming.has_repeated_field = true,
+                Some(_) => {
+                    let mirrors = [header::PROTOCOL_VERSION, header::METHOD, header::NAME];
+                    incoming.has_repeated_field = true;
+                    incoming.has_repeated_mirror |= mirrors.into_iter().any(is);
+                }
                 None => *slot = Some(value.to_owned()),
             }
         }
@@ -116,10 +123,10 @@ impl Incoming {
         self.protocol_version.as_deref() == Some(mcp::MODERN_VERSION)
     }
 
-    /// What the head repeats of the body, where it may be of the modern era.
+    /// What the head repeats of the body, where that may be of the modern era.
     pub(super) fn mirrored(&self) -> Option<Mirrored> {
         let version = self.protocol_version.as_deref();
-        if version.is_some_and(mcp::is_supported) {
+        if self.session_id.is_some() && version.is_some_and(mcp::is_supported) {
             return None;
         }
         Some(Mirrored {

@@ -54,7 +54,7 @@ pub(super) fn count_refusal(answer: &Answer) {
         Answer::HostForbidden | Answer::OriginForbidden | Answer::NoSession(FindError::Foreign) => {
             RefusalReason::Forbidden
         }
-        Answer::TooManyOpening | Answer::OpenFailed(OpenError::UserStarting) => {
+        Answer::TooManyOpening | Answer::OpenFailed(OpenError::UserStarting | OpenError::Busy) => {
             RefusalReason::Opening
         }
         Answer::OpenFailed(OpenError::Full) => RefusalReason::Full,

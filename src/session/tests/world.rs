@@ -163,15 +163,16 @@ impl Fakes {
         self.log.lock().push(format!("{what} {id}"));
     }
 
-    pub(super) fn spawn(self: &Arc<Self>, request: SpawnRequest<'_>) -> Result<Backend, OpenError> {
-        let id = request.session.to_owned();
-        self.note("start", &id);
+    /// What comes before there is a child.
+    fn begin(&self, request: &SpawnRequest<'_>) -> Result<(), OpenError> {
+        let id = request.session;
+        self.note("start", id);
         if let Some(registry) = self.registry.get().and_then(Weak::upgrade) {
             self.most_active.fetch_max(registry.active(), SeqCst);
         }
-        run(self.hooks.spawning.as_ref(), &id);
+        run(self.hooks.spawning.as_ref(), id);
         if request.replay.is_some() {
-            run(self.hooks.respawning.as_ref(), &id);
+            run(self.hooks.respawning.as_ref(), id);
         }
         if self.spawn_fails.load(SeqCst) {
             return Err(OpenError::Spawn("no such program".to_owned()));
@@ -179,6 +180,12 @@ impl Fakes {
         if self.hooks.asks {
             (request.check)()?;
         }
+        Ok(())
+    }
+
+    pub(super) fn spawn(self: &Arc<Self>, request: SpawnRequest<'_>) -> Result<Backend, OpenError> {
+        self.begin(&request)?;
+        let id = request.session.to_owned();
         let host: Arc<dyn Host> = Arc::from(request.host);
         let (wakes, woken) = (Arc::clone(self), id.clone());
         let wake = move || {

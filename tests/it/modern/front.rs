@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{KINDS, client, over, setup};
 use crate::support::modern::{MODERN, Modern};
-use crate::support::{Broker, Request, Response, eventually};
+use crate::support::{Broker, Connection, Request, Response, eventually};
 
 fn discover(client: &Modern) -> Value {
     client.clone().message("server/discover", json!({}))
@@ -109,6 +109,55 @@ fn a_version_that_nobody_knows() {
         assert_eq!(response.json()["id"], discover(&client)["id"]);
         client.call_text("echo", json!({}));
         client.last_request = 0;
+    }
+}
+
+#[test]
+fn a_head_of_another_era_than_the_body() {
+    let broker = over("legacy");
+    let client = client(&broker);
+    let send = |body: &str| {
+        let request = client.request(body);
+        let request = request.header("MCP-Protocol-Version", "2025-11-25");
+        request.send(broker.addr())
+    };
+    let body = discover(&client).to_string();
+    let response = send(&body);
+    assert_error(&response, 400, -32020);
+    let message = response.error_message();
+    assert!(message.contains("MCP-Protocol-Version is not"), "{message}");
+    let response = send(&body.replace(MODERN, "2025-11-25"));
+    assert_error(&response, 400, -32022);
+    assert_eq!(
+        response.json()["error"]["data"]["supported"],
+        json!([MODERN])
+    );
+    assert!(broker.children().is_empty());
+}
+
+#[test]
+fn what_stands_twice_or_not_alone() {
+    let broker = over("legacy");
+    let mut client = client(&broker);
+    for is_open in [false, true] {
+        let call = client.call_message("echo", json!({})).to_string();
+        for field in ["MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"] {
+            let head = client.request(&call).bytes(broker.addr());
+            let head = String::from_utf8(head).unwrap();
+            let line = head.lines().find(|it| it.starts_with(field)).unwrap();
+            let twice = head.replacen(line, &format!("{line}\r\n{line}"), 1);
+            let mut connection = Connection::open(broker.addr());
+            connection.send_bytes(twice.as_bytes());
+            assert_error(&connection.response(), 400, -32020);
+        }
+        let single = client.request(&call);
+        let batch = single.body(format!("[{call}]")).send(broker.addr());
+        assert_error(&batch, 400, -32600);
+        if !is_open {
+            let message = batch.error_message();
+            assert!(message.contains("has no batches"), "{message}");
+        }
+        client.call_text("echo", json!({}));
     }
 }
 
