@@ -1,11 +1,12 @@
 //! A question of the child to the client, and the answer to it.
 
 use crate::jsonrpc::{
-    Edit, Id, Message, code, error_response, member, members, result_response, text,
+    Edit, Id, Message, code, error_response, member, members, result_response, split_batch, text,
 };
 use crate::mcp::{meta, method};
 
 use super::capabilities::Capabilities;
+use super::server::Server;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -165,9 +166,29 @@ impl Question {
     }
 
     /// The answer to the child, as it came; `None` if the child waits for none.
-    pub(super) fn answer(&self, answer: &str) -> Option<String> {
+    ///
+    /// 2025-11-25, changelog, "Major changes" 7: older children know one content in each message
+    /// only. A list of one is taken apart for them, any other is no answer.
+    pub(super) fn answer(&self, answer: &str, server: &Server) -> Option<String> {
         let (_, id) = self.id.as_ref()?;
-        Some(result_response(id, answer))
+        let content = match self.kind {
+            Kind::Sample if !server.samples_lists => member(answer, "content"),
+            _ => None,
+        };
+        let Some(content) = content.filter(|it| it.starts_with('[')) else {
+            return Some(result_response(id, answer));
+        };
+        match split_batch(content).as_deref() {
+            Ok([one]) => {
+                let answer = Edit::of(answer).replace(content, *one).done();
+                Some(result_response(id, &answer))
+            }
+            _ => {
+                let why = "the client answered with a list of contents, which this version of \
+                           the protocol has not";
+                self.refusal(code::INTERNAL_ERROR, why)
+            }
+        }
     }
 
     /// The answer to the child when there is none; `None` if the child waits for none.

@@ -8,6 +8,7 @@ use super::call::{Behind, Call, Phase};
 use super::question::{Question, is_accepted};
 use super::request::Request;
 use super::response::refusal;
+use super::server::Server;
 use super::suspend::internal_error;
 use super::{LegacyChild, Out};
 
@@ -78,7 +79,7 @@ impl LegacyChild {
         let Some(call) = self.calls.get_mut(id) else {
             return;
         };
-        take_answered(call, answers, out);
+        take_answered(call, answers, &self.server, out);
         if call.questions.iter().any(|it| it.is_asked) {
             self.suspend(id, now, out);
         } else if !call.questions.is_empty() {
@@ -98,7 +99,7 @@ impl LegacyChild {
     ) {
         let message = match std::mem::replace(&mut call.behind, Behind::Child) {
             Behind::Answer(line) => {
-                take_answered(&mut call, answers, out);
+                take_answered(&mut call, answers, &self.server, out);
                 return self.finish_with_kept(id, call, &line, now, out);
             }
             Behind::Nothing(message) => message,
@@ -108,7 +109,7 @@ impl LegacyChild {
         if answers.iter().flatten().any(|it| !is_accepted(it)) {
             return out.push(Out::Client(internal_error(call.client, &message)));
         }
-        take_answered(&mut call, answers, out);
+        take_answered(&mut call, answers, &self.server, out);
         if call.questions.is_empty() {
             self.start(retry, level, now, out);
         } else {
@@ -142,13 +143,13 @@ fn answers<'a>(call: &Call, retry: &Request<'a>) -> Result<Answers<'a>, String> 
 }
 
 /// Takes the questions that are answered now, and gives the child the answers that it waits for.
-fn take_answered(call: &mut Call, answers: &Answers<'_>, out: &mut Vec<Out>) {
+fn take_answered(call: &mut Call, answers: &Answers<'_>, server: &Server, out: &mut Vec<Out>) {
     let mut answers = answers.iter();
     call.questions.retain(|question| {
         let Some(Some(answer)) = answers.next() else {
             return true;
         };
-        out.extend(question.answer(answer).map(Out::Child));
+        out.extend(question.answer(answer, server).map(Out::Child));
         false
     });
     call.phase = Phase::Running;

@@ -15,6 +15,10 @@ pub(super) const INITIALIZE_ID: &str = "mcp-broker/initialize";
 /// new version, may take its place at any time: a client may be that late to notice.
 const DISCOVER_TTL_MS: u32 = 60_000;
 
+/// The first revisions with what older children do not know. They are dates: they compare as text.
+const COMPLETIONS_SINCE: &str = "2025-03-26";
+const SAMPLES_LISTS_SINCE: &str = "2025-11-25";
+
 /// 2025-11-25, lifecycle, "Initialization": as a client that can do all that any modern client
 /// may be able to do, because the child hears of it only once.
 pub(super) fn initialize() -> String {
@@ -42,6 +46,8 @@ pub(super) struct Server {
     pub(super) prompts_change: bool,
     pub(super) resources_change: bool,
     pub(super) subscribes: bool,
+    /// Whether an answer to `sampling/createMessage` may have several contents.
+    pub(super) samples_lists: bool,
     /// The members of `server/discover`'s result.
     discover: String,
 }
@@ -64,20 +70,21 @@ impl Server {
         let version = member(result, "protocolVersion").and_then(text);
         // 2025-11-25, lifecycle, "Version Negotiation": the child may choose an older one.
         match version {
-            Some(version) if LEGACY_VERSIONS.contains(&version.as_ref()) => {}
+            Some(version) if LEGACY_VERSIONS.contains(&version.as_ref()) => {
+                Ok(Self::new(&version, result))
+            }
             Some(version) => {
                 let why = "chose a protocol version that is none of those up to 2025-11-25";
-                return Err(failure(why, Some(version)));
+                Err(failure(why, Some(version)))
             }
             None => {
                 let why = "named no protocol version when it was initialized";
-                return Err(failure(why, None));
+                Err(failure(why, None))
             }
         }
-        Ok(Self::new(result))
     }
 
-    fn new(result: &str) -> Self {
+    fn new(version: &str, result: &str) -> Self {
         let object = |name| member(result, name).filter(|it| it.starts_with('{'));
         let capabilities = object("capabilities").unwrap_or("{}");
         let says = |group: &str, name: &str| {
@@ -92,7 +99,8 @@ impl Server {
             prompts_change: says("prompts", "listChanged"),
             resources_change: says("resources", "listChanged"),
             subscribes: says("resources", "subscribe"),
-            discover: discover(result, capabilities, info.as_deref()),
+            samples_lists: version >= SAMPLES_LISTS_SINCE,
+            discover: discover(version, result, info.as_deref()),
             info,
         }
     }
@@ -104,8 +112,9 @@ impl Server {
 }
 
 /// 2026-07-28, discover, "DiscoverResult": what the child said of itself, as it said it.
-fn discover(result: &str, capabilities: &str, info: Option<&str>) -> String {
-    let capabilities = modern_capabilities(capabilities);
+fn discover(version: &str, result: &str, info: Option<&str>) -> String {
+    let capabilities = member(result, "capabilities").filter(|it| it.starts_with('{'));
+    let capabilities = modern_capabilities(version, capabilities.unwrap_or("{}"));
     let mut discover = format!(
         r#"{{"resultType":"complete","supportedVersions":["{MODERN_VERSION}"],"capabilities":{capabilities}"#
     );
@@ -125,9 +134,15 @@ fn discover(result: &str, capabilities: &str, info: Option<&str>) -> String {
 }
 
 /// 2026-07-28, changelog, "Major changes" 6: tasks are an extension now, and another one than what
-/// the child means by the word. All other capabilities mean what they meant.
-fn modern_capabilities(capabilities: &str) -> String {
+/// the child means by the word. All other capabilities mean what they meant, but that one could
+/// not be declared once (2025-03-26, changelog, "Other schema changes").
+fn modern_capabilities(version: &str, capabilities: &str) -> String {
     let mut edit = Edit::of(capabilities);
+    let has = |name| member(capabilities, name).is_some();
+    let may_complete = version < COMPLETIONS_SINCE && (has("prompts") || has("resources"));
+    if may_complete && !has("completions") {
+        edit.put(capabilities, &[("completions", "{}")]);
+    }
     edit.remove(capabilities, |name| name == "tasks");
     if let Some(extensions) = member(capabilities, "extensions") {
         edit.remove(extensions, |name| name == "io.modelcontextprotocol/tasks");
@@ -155,10 +170,33 @@ mod tests {
     fn drops_only_the_old_tasks() {
         assert_eq!(
             modern_capabilities(
+                "2025-11-25",
                 r#"{ "tasks":{"list":{}}, "tools":{"listChanged" : true},"experimental":{"tasks":{}},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}}"#
             ),
             r#"{ "tools":{"listChanged" : true},"experimental":{"tasks":{}},"extensions":{"a/b":{}}}"#
         );
+    }
+
+    #[test]
+    fn a_child_that_could_not_declare_completions_may_have_them() {
+        let check = |version: &str, capabilities: &str, wanted: &str| {
+            assert_eq!(
+                modern_capabilities(version, capabilities),
+                wanted,
+                "{version}"
+            );
+        };
+        let (prompts, both) = (r#"{"prompts":{}}"#, r#"{"completions":{},"prompts":{}}"#);
+        check("2024-11-05", prompts, both);
+        check("2024-11-05", both, both);
+        check("2025-03-26", prompts, prompts);
+        let resources = r#"{"tasks":{}, "resources":{} }"#;
+        check(
+            "2024-11-05",
+            resources,
+            r#"{"completions":{},"resources":{} }"#,
+        );
+        check("2024-11-05", r#"{"tools":{}}"#, r#"{"tools":{}}"#);
     }
 
     #[test]

@@ -143,6 +143,15 @@ fn resumes_suspended_calls() {
 }
 
 #[test]
+fn answers_older_children_in_their_words() {
+    play("legacy_child_older.txt", |_| {
+        Box::new(Initialized::saying(
+            r#"{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"files","version":"1"}}"#,
+        ))
+    });
+}
+
+#[test]
 fn resumes_nothing_for_a_state_that_is_not_its_own() {
     golden("legacy_child_hostile.txt");
 }
