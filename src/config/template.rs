@@ -112,7 +112,7 @@ impl Template {
         Ok(filled)
     }
 
-    /// What tells it from all others, without any value filled in; as secret as the file it is from.
+    /// What tells it from all others, without any value filled in; as secret as its file.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for piece in &self.pieces {

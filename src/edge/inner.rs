@@ -82,7 +82,8 @@ impl Pool {
     /// # Errors
     /// As [`Pool::get`].
     pub(super) fn prove(&self, stopping: &AtomicBool) -> io::Result<()> {
-        self.open_together(1, stopping, |stream| self.put_back(stream))
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        self.open_together(1, deadline, stopping, |stream| self.put_back(stream))
     }
 
     fn open(&self, stopping: &AtomicBool) -> io::Result<UnixStream> {
@@ -93,7 +94,8 @@ impl Pool {
         let mut own = None;
         let mut others = lead.followers(TOGETHER_MAX - 1).into_iter();
         // Whoever leads has waited for longest, but the others have nobody else.
-        let opened = self.open_together(1 + others.len(), stopping, |stream| match others.next() {
+        let (count, deadline) = (1 + others.len(), Instant::now() + OPEN_TIMEOUT);
+        let opened = self.open_together(count, deadline, stopping, |stream| match others.next() {
             Some(other) => other.serve(Ok(stream)),
             None => own = Some(stream),
         });
@@ -109,10 +111,10 @@ impl Pool {
     fn open_together(
         &self,
         count: usize,
+        deadline: Instant,
         stopping: &AtomicBool,
         mut ready: impl FnMut(UnixStream),
     ) -> io::Result<()> {
-        let deadline = Instant::now() + OPEN_TIMEOUT;
         let mut failure = None;
         let mut asked = Vec::with_capacity(count);
         for _ in 0..count {
@@ -129,12 +131,14 @@ impl Pool {
         }
         let (mut patience, mut progress) = (FIRST_POKE, Instant::now());
         while !asked.is_empty() {
-            let is_late = Instant::now() > deadline || progress.elapsed() > ANSWER_TIMEOUT;
-            if is_late || stopping.load(Ordering::Acquire) {
+            if stopping.load(Ordering::Acquire) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
+            let is_late = Instant::now() > deadline || progress.elapsed() > ANSWER_TIMEOUT;
             let waiting = asked.len();
-            if wait_for_any(&asked, patience)? {
+            // What has come is taken, however late it is: the time may have gone into connecting.
+            let time = if is_late { Duration::ZERO } else { patience };
+            if wait_for_any(&asked, time)? {
                 asked = asked
                     .into_iter()
                     .filter_map(|one| match one.look() {
@@ -153,6 +157,9 @@ impl Pool {
             if asked.len() < waiting {
                 (patience, progress) = (FIRST_POKE, Instant::now());
                 continue;
+            }
+            if is_late {
+                return Err(io::ErrorKind::TimedOut.into());
             }
             log::debug!("poking tiny_http's thread pool, for {waiting}");
             for _ in 0..waiting.min(POKES_MAX) {

@@ -64,9 +64,10 @@ fn listen(
     is_wanted: &dyn Fn() -> bool,
 ) -> Outcome {
     let mut has_greeted = false;
+    // However much it says meanwhile.
+    let mut look = Instant::now() + POLL;
     loop {
-        let now = Instant::now();
-        match talk.hear(deadline.min(now + POLL)) {
+        match talk.hear(deadline.min(look)) {
             Ok(message) => match (judge(&message), grace) {
                 (Said::Modern, _) => return Outcome::Modern,
                 (Said::Legacy, _) | (Said::Greeted, None) => return Outcome::Legacy,
@@ -80,7 +81,7 @@ fn listen(
             },
             Err(Silence::Cancelled) => return Outcome::Cancelled,
             Err(Silence::Late) if !is_wanted() => return Outcome::Cancelled,
-            Err(Silence::Late) if Instant::now() < deadline => {}
+            Err(Silence::Late) if Instant::now() < deadline => look = Instant::now() + POLL,
             Err(Silence::Ended(_) | Silence::Late) if has_greeted => return Outcome::Legacy,
             Err(Silence::Ended(_) | Silence::Late) => return Outcome::Broken,
         }

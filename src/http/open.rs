@@ -291,8 +291,8 @@ enum Checked {
     Changed,
 }
 
-/// The token may have been revoked or changed while the child started, when the reaper could not see
-/// this session yet.
+/// The token may have been revoked or changed while the child started, when the reaper could not
+/// see this session yet.
 fn check_again(
     app: &App,
     opening: &mut Opening,

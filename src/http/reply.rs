@@ -372,8 +372,7 @@ fn render_reply(reply: &Reply<'_>, face: &Face) -> Rendered {
     }
 }
 
-/// 2026-07-28, streamable HTTP, "Protocol Version Header" and "Server Validation"; basic,
-/// "`_meta`".
+/// 2026-07-28, streamable HTTP, "Protocol Version Header", "Server Validation"; basic, "`_meta`".
 fn status_of(error: Option<i64>) -> u16 {
     match error {
         Some(error) if error == i64::from(code::METHOD_NOT_FOUND) => 404,

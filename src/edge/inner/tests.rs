@@ -113,3 +113,22 @@ fn nobody_waits_for_a_connection_of_an_edge_that_stops() {
         assert!(waiting.join().unwrap().is_err());
     }
 }
+
+/// All the time may go into connecting to somebody who takes no more connections.
+#[test]
+fn an_answer_that_came_while_others_were_connected_is_taken() {
+    let far = Far::new();
+    socket2::SockRef::from(&far.listener).listen(0).unwrap();
+    let pool = Pool::new(far.path.clone());
+    let serving = thread::spawn("far", move || {
+        let first = far.asked();
+        answer(&first);
+        (far, first)
+    });
+    let mut served = 0;
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let opened = pool.open_together(8, deadline, &AtomicBool::new(false), |_| served += 1);
+    assert!(opened.is_err());
+    assert_eq!(served, 1);
+    drop(serving);
+}
