@@ -112,7 +112,7 @@ fn clients_of_both_eras_over_a_dual_child() {
 fn large_and_small_calls_at_once() {
     for kind in super::KINDS {
         let broker = over(kind);
-        let calls: Vec<_> = (0..24)
+        let calls: Vec<_> = (0..12)
             .map(|n| {
                 let mut client = client(&broker);
                 let len = [10, 2_000, 200_000][n % 3];

@@ -99,17 +99,19 @@ fn a_child_that_ends_ends_them_abruptly_and_is_told_to_those_who_wait() {
         let mut client = client(&broker);
         let (_, mut stream) = client.listen(json!({ "toolsListChanged": true }));
         let pid = client.pid();
-        let waiting = client.call_aside("sleep", json!({ "ms": 600_000 }));
+        // It is a stream once it has waited for a second.
+        let call = client.call_message("sleep", json!({ "ms": 600_000 }));
+        let mut waiting = client.stream(&call);
         let mut counting = client.clone().with_meta("progressToken", 1);
-        let call = counting.call_message("count", json!({ "n": 1000, "delay_ms": 50 }));
-        let mut counting = counting.stream(&call);
+        let count = counting.call_message("count", json!({ "n": 1000, "delay_ms": 50 }));
+        let mut counting = counting.stream(&count);
         counting.message();
         process::signal(pid, Signal::KILL);
         let rest = counting.rest().pop().unwrap();
         assert_eq!(rest["error"]["code"], -32603, "{kind}: {rest}");
-        let answer = waiting.join().unwrap();
-        let told = answer.answer()["error"].clone();
-        assert_eq!(told["code"], -32603, "{kind}: {answer:?}");
+        let rest = waiting.rest().pop().unwrap();
+        assert_eq!(rest["id"], call["id"], "{kind}: {rest}");
+        assert_eq!(rest["error"]["code"], -32603, "{kind}: {rest}");
         // No result: the client sees that this was no graceful end.
         assert_eq!(stream.next_message(), None, "{kind}");
         let mut next = client;
