@@ -2,8 +2,8 @@
 //! "Streamable HTTP"; 2026-07-28, streamable HTTP).
 //!
 //! The era of a request stands in its head, in `MCP-Protocol-Version`: a modern one needs no
-//! session id, and goes to the session that its principal's modern requests share. Where the head says
-//! nothing, or what nobody knows, `open` looks at the body.
+//! session id, and goes to the session that its principal's modern requests share. Where the head
+//! says nothing, or what nobody knows, `open` looks at the body.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};

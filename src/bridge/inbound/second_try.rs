@@ -1,6 +1,6 @@
-//! A child that refuses `initialize` may be of the modern era only: 2026-07-28, versioning, "Backward
-//! Compatibility with Initialization-Based Versions". Nobody else could tell, so it is asked, in
-//! place; and if it is not, its client gets the refusal.
+//! A child that refuses `initialize` may be of the modern era only: 2026-07-28, versioning,
+//! "Backward Compatibility with Initialization-Based Versions". Nobody else could tell, so it is
+//! asked, in place; and if it is not, its client gets the refusal.
 
 use std::time::{Duration, Instant};
 

@@ -279,7 +279,7 @@ fn a_child_that_does_not_read_what_it_asks_for_is_given_up() {
     let queued = rig.bridge.lane.queued();
     assert_eq!(queued, MAX_ASKED_LINES + 1);
     rig.child(&ping(7));
-    assert_eq!(rig.log.take(), ["ended: does not read what it asks for"]);
+    assert_eq!(rig.log.take(), ["ended: it does not read what it asks for"]);
     assert_eq!(rig.bridge.lane.queued(), queued);
 }
 

@@ -1,5 +1,5 @@
-//! `ping` of 2025-11-25 by `server/discover` of 2026-07-28: whatever the child answers shows that it
-//! lives, which is all that a ping wants to know.
+//! `ping` of 2025-11-25 by `server/discover` of 2026-07-28: whatever the child answers shows that
+//! it lives, which is all that a ping wants to know.
 
 use std::collections::HashMap;
 
