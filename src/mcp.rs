@@ -64,7 +64,6 @@ pub(crate) mod method {
     pub(crate) const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
     pub(crate) const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
     pub(crate) const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
-    pub(crate) const ROOTS_CHANGED: &str = "notifications/roots/list_changed";
     pub(crate) const RESOURCE_UPDATED: &str = "notifications/resources/updated";
     /// 2026-07-28.
     pub(crate) const DISCOVER: &str = "server/discover";

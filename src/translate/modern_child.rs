@@ -110,7 +110,7 @@ impl ModernChild {
         child
     }
 
-    fn request(&mut self, message: &Message<'_>, line: &str, out: &mut Vec<Out>) {
+    fn request(&mut self, message: &Message<'_>, line: &str, now: Instant, out: &mut Vec<Out>) {
         let refused = match &*message.method {
             _ if caller::is_own(&message.id) => Err(Refusal(
                 code::INVALID_REQUEST,
@@ -128,7 +128,8 @@ impl ModernChild {
             method::SET_LEVEL => self.set_level(message, out),
             method::SUBSCRIBE => {
                 let (id, params) = (message.id_text, message.params);
-                self.listens.subscribe(id, params, &mut self.caller, out)
+                self.listens
+                    .subscribe(id, params, &mut self.caller, now, out)
             }
             method::UNSUBSCRIBE => {
                 let (id, params) = (message.id_text, message.params);
@@ -235,16 +236,19 @@ impl ModernChild {
     }
 
     /// 2026-07-28, schema, `ClientNotification`: a client has only one to send.
-    fn notification(&mut self, message: &Message<'_>, line: &str, out: &mut Vec<Out>) {
+    fn notification(
+        &mut self,
+        message: &Message<'_>,
+        line: &str,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) {
         match &*message.method {
             method::INITIALIZED if matches!(self.phase, Phase::Open) => {
-                self.listens.begin(&self.offer, &mut self.caller, out);
-            }
-            method::INITIALIZED | method::ROOTS_CHANGED | method::PROGRESS => {
-                log::debug!("{} says nothing to a modern child", message.method);
+                self.listens.begin(&self.offer, &mut self.caller, now, out);
             }
             method::CANCELLED => self.cancelled(message, line, out),
-            _ => out.push(Out::Child(line.to_owned())),
+            _ => log::debug!("{} says nothing to a modern child", message.method),
         }
     }
 
@@ -263,7 +267,7 @@ impl ModernChild {
             || self.listens.cancel(&id, out)
             || self.pings.cancel(&id, out);
         if !is_known {
-            out.push(Out::Child(line.to_owned()));
+            log::debug!("the client cancels what is over, or cannot be cancelled");
         }
     }
 
@@ -288,6 +292,9 @@ impl ModernChild {
         let meta = jsonrpc::member(params, "_meta");
         let subscription = meta.and_then(|meta| jsonrpc::member(meta, meta::SUBSCRIPTION_ID));
         let (Some(meta), Some(subscription)) = (meta, subscription) else {
+            if message.method == method::ACKNOWLEDGED {
+                return log::debug!("the child acknowledges nothing");
+            }
             return out.push(Out::Client(line.to_owned()));
         };
         match own_no(subscription) {
@@ -316,12 +323,12 @@ fn untagged(line: &str, params: &str, meta: &str) -> String {
 impl Translator for ModernChild {
     fn begin(&mut self, _now: Instant, _out: &mut Vec<Out>) {}
 
-    fn client_says(&mut self, line: &str, _now: Instant, out: &mut Vec<Out>) {
+    fn client_says(&mut self, line: &str, now: Instant, out: &mut Vec<Out>) {
         let line = line.trim_ascii();
         match jsonrpc::parse(line) {
             Ok(message) => match message.kind {
-                Kind::Request => self.request(&message, line, out),
-                Kind::Notification => self.notification(&message, line, out),
+                Kind::Request => self.request(&message, line, now, out),
+                Kind::Notification => self.notification(&message, line, now, out),
                 Kind::Response => self.rounds.answered(&message, &mut self.caller, out),
             },
             Err(why) => log::debug!("a line of the client is {why}"),
@@ -357,12 +364,13 @@ impl Translator for ModernChild {
     fn due(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Discovering { until, .. } => *until,
-            _ => None,
+            _ => self.listens.due(),
         }
     }
 
     fn tick(&mut self, now: Instant, out: &mut Vec<Out>) {
         self.give_up_discovering(now, out);
+        self.listens.tick(now, out);
     }
 }
 

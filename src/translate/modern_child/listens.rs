@@ -1,7 +1,7 @@
 //! Subscriptions: `resources/subscribe` of 2025-11-25, and the list changes that it sends unasked,
 //! by `subscriptions/listen` of 2026-07-28.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::caller::{self, Caller, No};
@@ -16,6 +16,9 @@ const MAX_WAITING: usize = 64;
 /// A listen that the child ends is opened again if it has lived so long; one that ends sooner only
 /// once, so that a child that ends them all does not do it for ever.
 const STEADY: Duration = Duration::from_secs(10);
+
+/// How long an acknowledgement may take, if a subscription of the client waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One `subscriptions/listen` that the child has not ended.
 struct Listen {
@@ -45,6 +48,8 @@ impl Listen {
 #[derive(Default)]
 pub(super) struct Listens {
     open: HashMap<No, Listen>,
+    /// Until when those for a resource are to be acknowledged; they were opened in this order.
+    unacknowledged: BTreeMap<No, Instant>,
     asked_for_lists: bool,
 }
 
@@ -52,7 +57,13 @@ impl Listens {
     /// The client is ready: 2025-11-25, lifecycle, "Initialization". From now on it would be told
     /// of changes to lists; here that has to be asked for (2026-07-28, subscriptions,
     /// "Notification Filter").
-    pub(super) fn begin(&mut self, offer: &Offer, caller: &mut Caller, out: &mut Vec<Out>) {
+    pub(super) fn begin(
+        &mut self,
+        offer: &Offer,
+        caller: &mut Caller,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) {
         if self.asked_for_lists || offer.list_changes.is_empty() {
             return;
         }
@@ -60,7 +71,7 @@ impl Listens {
         let changes = offer.list_changes.iter();
         let changes: Vec<String> = changes.map(|name| format!(r#""{name}":true"#)).collect();
         let filter = format!("{{{}}}", changes.join(","));
-        self.open(Listen::of(filter, None, Vec::new()), caller, out);
+        self.open(Listen::of(filter, None, Vec::new()), caller, now, out);
     }
 
     /// 2025-11-25, resources, "Subscriptions". Answered once the child has agreed.
@@ -69,6 +80,7 @@ impl Listens {
         id_text: &str,
         params: Option<&str>,
         caller: &mut Caller,
+        now: Instant,
         out: &mut Vec<Out>,
     ) -> Result<(), Refusal> {
         let (uri_text, uri) = uri(params)?;
@@ -88,7 +100,7 @@ impl Listens {
         }
         let filter = format!(r#"{{"resourceSubscriptions":[{uri_text}]}}"#);
         let listen = Listen::of(filter, Some(uri.into()), vec![id_text.into()]);
-        self.open(listen, caller, out);
+        self.open(listen, caller, now, out);
         Ok(())
     }
 
@@ -101,7 +113,7 @@ impl Listens {
     ) -> Result<(), Refusal> {
         let (_, uri) = uri(params)?;
         let no = self.of_resource(&uri).map(|(no, _)| no);
-        if let Some((no, listen)) = no.and_then(|no| self.open.remove_entry(&no)) {
+        if let Some((no, listen)) = no.and_then(|no| Some((no, self.remove(no)?))) {
             // They were first, so they are answered first.
             answer(&listen.waiting, out);
             out.push(Out::Child(caller::cancellation(no)));
@@ -120,7 +132,7 @@ impl Listens {
             listen.waiting.swap_remove(at);
             let no = *no;
             if listen.waiting.is_empty() {
-                self.open.remove(&no);
+                self.remove(no);
                 out.push(Out::Child(caller::cancellation(no)));
             }
             return true;
@@ -143,6 +155,7 @@ impl Listens {
         let honored = jsonrpc::member(params, "notifications").unwrap_or_default();
         if listen.uri.as_deref().is_none_or(|uri| honors(honored, uri)) {
             listen.acknowledged.get_or_insert(now);
+            self.unacknowledged.remove(&no);
             answer(&std::mem::take(&mut listen.waiting), out);
             return;
         }
@@ -154,7 +167,7 @@ impl Listens {
             false => (code::METHOD_NOT_FOUND, "the server has no subscriptions"),
         };
         let waiting = std::mem::take(&mut listen.waiting);
-        self.open.remove(&no);
+        self.remove(no);
         out.push(Out::Child(caller::cancellation(no)));
         refuse(&waiting, code, why, out);
     }
@@ -177,7 +190,7 @@ impl Listens {
         if message.error.is_none() {
             return self.ended(no, caller, now, out);
         }
-        let Some(listen) = self.open.remove(&no) else {
+        let Some(listen) = self.remove(no) else {
             return false;
         };
         log::debug!("the child refuses to tell of {}", listen.filter);
@@ -198,7 +211,7 @@ impl Listens {
         now: Instant,
         out: &mut Vec<Out>,
     ) -> bool {
-        let Some(mut listen) = self.open.remove(&no) else {
+        let Some(mut listen) = self.remove(no) else {
             return false;
         };
         let why = "the server ended the subscription at once";
@@ -214,15 +227,42 @@ impl Listens {
         let is_steady = now.saturating_duration_since(since) >= STEADY;
         if is_steady || !listen.is_last_try {
             listen.is_last_try = !is_steady;
-            self.open(listen, caller, out);
+            self.open(listen, caller, now, out);
         } else {
             log::debug!("the child tells no more of {}", listen.filter);
         }
         true
     }
 
-    fn open(&mut self, listen: Listen, caller: &mut Caller, out: &mut Vec<Out>) {
+    /// When [`Listens::tick`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.unacknowledged
+            .first_key_value()
+            .map(|(_, until)| *until)
+    }
+
+    /// Gives up what the child has not acknowledged in time.
+    pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Out>) {
+        while let Some((&no, &until)) = self.unacknowledged.first_key_value()
+            && now >= until
+        {
+            let why = "the server does not acknowledge the subscription";
+            let waiting = self.remove(no).map(|it| it.waiting).unwrap_or_default();
+            refuse(&waiting, code::INTERNAL_ERROR, why, out);
+            out.push(Out::Child(caller::cancellation(no)));
+        }
+    }
+
+    fn remove(&mut self, no: No) -> Option<Listen> {
+        self.unacknowledged.remove(&no);
+        self.open.remove(&no)
+    }
+
+    fn open(&mut self, listen: Listen, caller: &mut Caller, now: Instant, out: &mut Vec<Out>) {
         let (no, line) = caller.request(method::LISTEN, &[("notifications", &listen.filter)]);
+        if listen.uri.is_some() {
+            self.unacknowledged.insert(no, now + PATIENCE);
+        }
         self.open.insert(no, listen);
         out.push(Out::Child(line));
     }

@@ -1,7 +1,7 @@
 //! Calls in several rounds: 2026-07-28, mrtr. The client, of 2025-11-25, sees one call, in the
 //! course of which it is asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::caller::{self, Caller, No};
 use super::questions::{self, present};
@@ -60,6 +60,8 @@ struct Asked {
 pub(super) struct Rounds {
     /// By the client's ids.
     calls: HashMap<Id, Call>,
+    /// Requests in flight that cannot have another round.
+    others: HashSet<Id>,
     retries: HashMap<No, Id>,
     questions: HashMap<No, Id>,
     kept_bytes: usize,
@@ -69,6 +71,7 @@ impl Rounds {
     /// A request of the client goes to the child as this line.
     pub(super) fn enter(&mut self, message: &Message<'_>, line: &str, out: &mut Vec<Out>) {
         if !MAY_ASK.contains(&&*message.method) {
+            self.others.insert(message.id.clone());
             return;
         }
         // An id that is used twice; what was under it can have no answer any more.
@@ -92,6 +95,7 @@ impl Rounds {
         caller: &mut Caller,
         out: &mut Vec<Out>,
     ) {
+        self.others.remove(&message.id);
         let Some(id) = self.call_of(&message.id) else {
             return log::debug!("the child answers what is over");
         };
@@ -242,6 +246,10 @@ impl Rounds {
         line: &str,
         out: &mut Vec<Out>,
     ) -> bool {
+        if self.others.remove(id) {
+            out.push(Out::Child(line.to_owned()));
+            return true;
+        }
         let Some(call) = self.forget(id, out) else {
             return false;
         };
@@ -306,6 +314,7 @@ impl Rounds {
 impl Rounds {
     pub(super) fn is_empty(&self) -> bool {
         self.calls.is_empty()
+            && self.others.is_empty()
             && self.retries.is_empty()
             && self.questions.is_empty()
             && self.kept_bytes == 0
