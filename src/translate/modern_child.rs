@@ -355,7 +355,8 @@ impl Translator for ModernChild {
                                 .response(no, &message, line, &mut self.caller, now, out)
                     });
                 if !is_taken {
-                    self.rounds.response(&message, line, &mut self.caller, out);
+                    self.rounds
+                        .response(&message, line, &mut self.caller, now, out);
                 }
             }
         }
@@ -364,13 +365,19 @@ impl Translator for ModernChild {
     fn due(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Discovering { until, .. } => *until,
-            _ => self.listens.due(),
+            _ => self
+                .listens
+                .due()
+                .into_iter()
+                .chain(self.rounds.due())
+                .min(),
         }
     }
 
     fn tick(&mut self, now: Instant, out: &mut Vec<Out>) {
         self.give_up_discovering(now, out);
         self.listens.tick(now, out);
+        self.rounds.tick(&mut self.caller, now, out);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Calls in several rounds: 2026-07-28, mrtr. The client, of 2025-11-25, sees one call, in the
 //! course of which it is asked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use super::caller::{self, Caller, No};
 use super::questions::{self, present};
@@ -18,6 +19,12 @@ const MAY_ASK: [&str; 3] = [
 ];
 /// Of one call.
 const MAX_ROUNDS: u32 = 64;
+/// Before the second round in a row in which the child asks nothing; each further pause is twice
+/// as long, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a child may put a call off in such rounds.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Of all calls that may have another round, with what the client has answered; one that does not
 /// fit has none.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
@@ -29,6 +36,8 @@ struct Call {
     /// As it was sent to the child; `None` if it was too much to keep.
     line: Option<Box<str>>,
     rounds: u32,
+    /// Since when the child asks nothing, and in how many rounds.
+    put_off: Option<(Instant, u32)>,
     with: Whom,
 }
 
@@ -46,6 +55,8 @@ struct Asking {
     questions: Vec<Asked>,
     /// `requestState` as it came.
     state: Option<Box<str>>,
+    /// There is nothing to be asked, but time shall pass: until when, and a number.
+    pause: Option<(Instant, u64)>,
 }
 
 struct Asked {
@@ -64,6 +75,9 @@ pub(super) struct Rounds {
     others: HashSet<Id>,
     retries: HashMap<No, Id>,
     questions: HashMap<No, Id>,
+    /// Calls that wait for time to pass.
+    pauses: BTreeMap<(Instant, u64), Id>,
+    last_pause: u64,
     kept_bytes: usize,
 }
 
@@ -81,6 +95,7 @@ impl Rounds {
             id_text: message.id_text.into(),
             line: is_kept.then(|| line.into()),
             rounds: 0,
+            put_off: None,
             with: Whom::Child,
         };
         self.kept_bytes += call.kept_bytes();
@@ -93,6 +108,7 @@ impl Rounds {
         message: &Message<'_>,
         line: &str,
         caller: &mut Caller,
+        now: Instant,
         out: &mut Vec<Out>,
     ) {
         self.others.remove(&message.id);
@@ -113,7 +129,7 @@ impl Rounds {
                 }
                 return out.push(Out::Client(edit.done()));
             }
-            Verdict::InputRequired(result) => self.ask(&id, result, caller, out),
+            Verdict::InputRequired(result) => self.ask(&id, result, caller, now, out),
             Verdict::Unknown(kind) => Err(format!("the server's answer is of kind {kind}")),
         };
         if let Err(why) = refused {
@@ -122,12 +138,13 @@ impl Rounds {
     }
 
     /// 2026-07-28, mrtr, "Server Requirements (Basic Workflow)": puts the child's questions to the
-    /// client, or asks again at once if there are none.
+    /// client, or asks again if there are none: the first time at once.
     fn ask(
         &mut self,
         id: &Id,
         result: &str,
         caller: &mut Caller,
+        now: Instant,
         out: &mut Vec<Out>,
     ) -> Result<(), String> {
         let Some(call) = self.calls.get_mut(id) else {
@@ -147,6 +164,9 @@ impl Rounds {
         if questions.is_none() && state.is_none() {
             return Err("the server asks for input, but not for what".to_owned());
         }
+        let asks = questions.as_ref().is_some_and(|it| !it.is_empty());
+        let pause = call.pause(asks, now)?;
+        self.last_pause += 1;
         let state_bytes = state.map_or(0, str::len);
         if self.kept_bytes + state_bytes > KEPT_BYTES {
             return Err("the server's requestState is too large to be kept".to_owned());
@@ -155,6 +175,7 @@ impl Rounds {
         let mut asking = Asking {
             questions: Vec::new(),
             state: state.map(Into::into),
+            pause: pause.map(|pause| (now + pause, self.last_pause)),
         };
         for (key, question) in questions.unwrap_or_default() {
             let no = caller.next_no();
@@ -166,6 +187,9 @@ impl Rounds {
                 method: question.method,
                 answer: None,
             });
+        }
+        if let Some(pause) = asking.pause {
+            self.pauses.insert(pause, id.clone());
         }
         call.with = Whom::Client(asking);
         self.go_on(id, caller, out);
@@ -224,7 +248,7 @@ impl Rounds {
         let (Whom::Client(asking), Some(line)) = (&call.with, &call.line) else {
             return;
         };
-        if asking.questions.iter().any(|it| it.answer.is_none()) {
+        if asking.pause.is_some() || asking.questions.iter().any(|it| it.answer.is_none()) {
             return;
         }
         let no = caller.next_no();
@@ -235,6 +259,25 @@ impl Rounds {
         call.with = Whom::ChildAgain(no);
         self.retries.insert(no, id.clone());
         out.push(Out::Child(line));
+    }
+
+    /// When [`Rounds::tick`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.pauses.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Asks again what has been put off.
+    pub(super) fn tick(&mut self, caller: &mut Caller, now: Instant, out: &mut Vec<Out>) {
+        while self.due().is_some_and(|at| now >= at)
+            && let Some((_, id)) = self.pauses.pop_first()
+        {
+            if let Some(call) = self.calls.get_mut(&id)
+                && let Whom::Client(asking) = &mut call.with
+            {
+                asking.pause = None;
+            }
+            self.go_on(&id, caller, out);
+        }
     }
 
     /// The client does not want the answer any more: 2025-11-25, cancellation. False if it is no
@@ -280,6 +323,9 @@ impl Rounds {
             Whom::Child => {}
             Whom::ChildAgain(no) => _ = self.retries.remove(no),
             Whom::Client(asking) => {
+                if let Some(pause) = &asking.pause {
+                    self.pauses.remove(pause);
+                }
                 for asked in &asking.questions {
                     if self.questions.remove(&asked.no).is_some() {
                         out.push(Out::Client(caller::cancellation(asked.no)));
@@ -317,11 +363,31 @@ impl Rounds {
             && self.others.is_empty()
             && self.retries.is_empty()
             && self.questions.is_empty()
+            && self.pauses.is_empty()
             && self.kept_bytes == 0
     }
 }
 
 impl Call {
+    /// How long to wait before the next round, if the child asks nothing once more: it would be
+    /// asked as fast as it answers.
+    fn pause(&mut self, asks: bool, now: Instant) -> Result<Option<Duration>, String> {
+        if asks {
+            self.put_off = None;
+            return Ok(None);
+        }
+        let (since, before) = self.put_off.unwrap_or((now, 0));
+        self.put_off = Some((since, before + 1));
+        if now.saturating_duration_since(since) >= PATIENCE {
+            let seconds = PATIENCE.as_secs();
+            return Err(format!("the server has put the call off for {seconds} s"));
+        }
+        let pause = before
+            .checked_sub(1)
+            .map(|times| FIRST_PAUSE * 2_u32.pow(times.min(10)));
+        Ok(pause.map(|pause| pause.min(LONGEST_PAUSE)))
+    }
+
     fn kept_bytes(&self) -> usize {
         let line = self.line.as_ref().map_or(0, |line| line.len());
         match &self.with {

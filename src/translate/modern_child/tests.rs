@@ -138,19 +138,48 @@ fn rounds_are_bounded() {
     let mut stage = Stage::new();
     let call = r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"a"}}"#;
     let mut sent = only_text(stage.client(call));
-    let mut rounds = 0;
+    let (mut rounds, began) = (0, stage.now);
     while sent.contains("tools/call") {
         rounds += 1;
         let id = jsonrpc::parse(&sent).unwrap().id_text.to_owned();
-        sent = only_text(stage.child(&format!(
+        let mut out = stage.child(&format!(
             r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"input_required","requestState":"s"}}}}"#
-        )));
+        ));
+        assert_eq!(out.is_empty(), (2..64).contains(&rounds), "{rounds}");
+        if let Some(due) = stage.child.due() {
+            stage.now = due;
+            stage.child.tick(due, &mut out);
+        }
+        sent = only_text(out);
     }
+    // 50 ms doubled up to 5 s.
+    let passed = stage.now.duration_since(began);
+    assert_eq!(passed, std::time::Duration::from_millis(6350 + 55 * 5000));
     assert_eq!(rounds, 64);
     assert_eq!(
         sent,
         r#"{"jsonrpc":"2.0","id":5,"error":{"code":-32603,"message":"the server has no answer after 64 rounds"}}"#
     );
+}
+
+#[test]
+fn a_call_is_not_put_off_for_ever() {
+    let mut stage = Stage::new();
+    let call = r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"a"}}"#;
+    stage.client(call);
+    let later = |id: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"input_required","requestState":"s"}}}}"#
+        )
+    };
+    stage.child(&later("5"));
+    stage.now += std::time::Duration::from_secs(300);
+    assert_eq!(
+        only_text(stage.child(&later(r#""mcp-broker/era/2""#))),
+        r#"{"jsonrpc":"2.0","id":5,"error":{"code":-32603,"message":"the server has put the call off for 300 s"}}"#
+    );
+    assert!(stage.child.rounds.is_empty());
+    assert_eq!(stage.child.due(), None);
 }
 
 fn asks(id: &str, questions: usize) -> String {
