@@ -72,6 +72,11 @@ impl Client {
         std::mem::take(&mut self.told.lock())
     }
 
+    /// Whether it was told anything since it was last asked what.
+    pub(super) fn is_told(&self) -> bool {
+        !self.told.lock().is_empty()
+    }
+
     fn note(&self, what: String) {
         let mut look = self.look.lock();
         let seen = look.0.as_ref().map(|look| look());

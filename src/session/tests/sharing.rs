@@ -100,6 +100,12 @@ fn many_first_requests_start_one_child() {
     assert!(seen.iter().all(|(other, _)| other == id));
     // The eight that fit are in flight, and each gets its own answer.
     let child = world.child(id);
+    let queued = Arc::clone(&child);
+    let writer = thread::spawn_brief("w", move || queued.write_queued()).unwrap();
+    let refused = || seen.iter().filter(|it| it.1.is_told()).count();
+    wait_until("all requests are taken or refused", || {
+        child.lines.lock().len() + refused() == 32
+    });
     let lines = child.take_lines();
     assert_eq!(lines.len(), 8);
     for line in &lines {
@@ -117,6 +123,7 @@ fn many_first_requests_start_one_child() {
     assert_eq!(heard.iter().filter(|it| it.0).count(), 8, "{heard:?}");
     assert_eq!(heard.iter().filter(|it| it.1).count(), 24, "{heard:?}");
     world.stop();
+    drop(writer);
 }
 
 #[test]

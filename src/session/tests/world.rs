@@ -105,6 +105,13 @@ impl Faces {
         lines_of(&lines)
     }
 
+    /// Does what the writer thread does, until the bridge is closed.
+    pub(super) fn write_queued(&self) {
+        while let Some(bytes) = self.outbound.lock().next() {
+            self.lines.lock().extend(lines_of(&bytes));
+        }
+    }
+
     /// What was written to the child at once since this was asked last.
     pub(super) fn take_lines(&self) -> Vec<String> {
         std::mem::take(&mut self.lines.lock())
