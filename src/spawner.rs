@@ -24,7 +24,7 @@ use crate::translate::{LegacyChild, LegacyChildOptions, ModernChild, Sealer, Tra
 
 /// Starts the children of all servers.
 pub(crate) struct Spawner {
-    servers: Vec<Server>,
+    servers: Vec<Arc<Server>>,
     nursery: Nursery,
     isolation: Isolation,
     run: Arc<Run>,
@@ -54,7 +54,7 @@ impl Spawner {
         let mut key = [0; 32];
         SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
         Ok(Self {
-            servers: config.servers.clone(),
+            servers: config.servers.iter().cloned().map(Arc::new).collect(),
             nursery,
             isolation,
             run,
@@ -89,7 +89,7 @@ impl Spawner {
 
     fn start(
         &self,
-        server: &Server,
+        server: &Arc<Server>,
         request: SpawnRequest<'_>,
         translator: Option<Box<dyn Translator>>,
     ) -> Result<Backend, String> {
@@ -214,11 +214,11 @@ impl Spawner {
     }
 
     /// What is to be done when a child is not of the era that it was taken for.
-    fn era_news(&self, server: &Server) -> Option<Box<dyn Fn(EraNews) + Send + Sync>> {
+    fn era_news(&self, server: &Arc<Server>) -> Option<Box<dyn Fn(EraNews) + Send + Sync>> {
         if server.options.era != EraChoice::Auto {
             return None;
         }
-        let (eras, server) = (Arc::clone(&self.eras), server.clone());
+        let (eras, server) = (Arc::clone(&self.eras), Arc::clone(server));
         Some(Box::new(move |news| match news {
             EraNews::ModernOnly => eras.learned_modern_only(&server),
             EraNews::NotAsKnown => eras.disproved(&server),
@@ -239,7 +239,7 @@ impl Spawner {
         })
     }
 
-    fn server(&self, name: &str) -> Result<&Server, String> {
+    fn server(&self, name: &str) -> Result<&Arc<Server>, String> {
         let found = self.servers.iter().find(|server| server.name == name);
         found.ok_or_else(|| format!("no server \"{name}\""))
     }

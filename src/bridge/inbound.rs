@@ -139,9 +139,14 @@ impl Inbound for SessionInbound {
 impl SessionInbound {
     /// A message of the child, in the child's own era.
     fn hear(&mut self, text: &str, now: Instant) {
-        if !self.shared.lane.is_translating() {
-            return self.message(text, now);
+        match self.shared.lane.is_translating() {
+            false => self.message(text, now),
+            true => self.hear_translated(text, now),
         }
+    }
+
+    #[inline(never)] // the way of most messages shall fit into two pages of stack
+    fn hear_translated(&mut self, text: &str, now: Instant) {
         match jsonrpc::parse(text) {
             Ok(_) => {
                 let heard = self.shared.lane.hear(text, now);
@@ -152,6 +157,7 @@ impl SessionInbound {
     }
 
     /// What has become of a message on its way through the translator.
+    #[inline(never)] // likewise
     fn take_in(&mut self, heard: Heard, now: Instant) {
         for line in heard.lines {
             self.message(&line, now);
@@ -167,7 +173,10 @@ impl SessionInbound {
     fn message(&mut self, text: &str, now: Instant) {
         match jsonrpc::parse(text) {
             Ok(message) if message.kind == Kind::Response => {
-                self.response(&message, text, now);
+                match message.error.is_none() && self.second_try.is_none() {
+                    true => self.answer(&message, text, now),
+                    false => self.response(&message, text, now),
+                }
             }
             Ok(message) if self.shared.table.lock().is_parked() => self.late(&message),
             Ok(message) if message.method == mcp::method::PROGRESS => {
@@ -194,11 +203,7 @@ impl SessionInbound {
         match message.result {
             Some(result) => {
                 if claimed.is_initialize {
-                    let version = handshake::version(result).into_owned();
-                    let said = (self.shared.options.redact)(&version, LOGGED_CHARS);
-                    let label = &self.shared.options.label;
-                    log::info!("session initialized sid={label} protocol={said:?}");
-                    self.shared.table.lock().version = version;
+                    self.initialized(result);
                 }
                 if let Some(change) = claimed.change.take() {
                     let changed = self.shared.table.lock().apply(change, result);
@@ -210,6 +215,15 @@ impl SessionInbound {
             None => {}
         }
         self.deliver(claimed, text, message.result.is_some(), now);
+    }
+
+    #[inline(never)] // likewise
+    fn initialized(&self, result: &str) {
+        let version = handshake::version(result).into_owned();
+        let said = (self.shared.options.redact)(&version, LOGGED_CHARS);
+        let label = &self.shared.options.label;
+        log::info!("session initialized sid={label} protocol={said:?}");
+        self.shared.table.lock().version = version;
     }
 
     /// Gives an answer to whoever waits for it.
@@ -238,7 +252,7 @@ impl SessionInbound {
     }
 
     /// 2025-11-25, progress: belongs to the request whose token it carries.
-    #[inline(never)] // the way of most messages shall fit into two pages of stack
+    #[inline(never)] // likewise
     fn progress(&mut self, message: &Message<'_>, text: &str, now: Instant) {
         let token = message
             .params

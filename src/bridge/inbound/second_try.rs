@@ -23,7 +23,9 @@ pub(super) struct SecondTry {
 }
 
 impl SessionInbound {
-    /// The child's answer, or what a translator has made of it.
+    /// The child's answer, or what a translator has made of it, where it is an error or was asked
+    /// for a second time.
+    #[inline(never)] // few answers shall not take the stack of all
     pub(super) fn response(&mut self, message: &Message<'_>, text: &str, now: Instant) {
         if self.tries_again(message, text, now) {
             return;
@@ -45,6 +47,7 @@ impl SessionInbound {
 
     /// Whether the answer refuses the first `initialize`. Then the child is served by a translator
     /// from here on, which asks in other words.
+    #[inline(never)] // likewise
     fn tries_again(&mut self, message: &Message<'_>, text: &str, now: Instant) -> bool {
         let Some(error) = message.error else {
             return false;
