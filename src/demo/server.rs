@@ -13,23 +13,12 @@ use super::message::{
     error_response, number, progress_token, response, text_argument, text_param, text_result,
 };
 use crate::clock;
+use crate::mcp::LOG_LEVELS;
 
 /// Revisions of the protocol that it speaks, oldest first.
 const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
-/// Levels of `logging/setLevel`, least urgent first (RFC 5424).
-const LEVELS: [&str; 8] = [
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-];
-
-/// The level that `count` logs at: its place in [`LEVELS`].
+/// The level that `count` logs at: its place in [`LOG_LEVELS`].
 const INFO: usize = 1;
 
 /// Calls that may take their time side by side.
@@ -65,7 +54,7 @@ pub(super) struct Server {
     user: Option<String>,
     /// The client has declared elicitation by form.
     may_ask: bool,
-    /// Place in [`LEVELS`]; `None` until the client asks for logs.
+    /// Place in [`LOG_LEVELS`]; `None` until the client asks for logs.
     level: Option<usize>,
     jobs: Vec<Job>,
     /// Requests sent to the client so far; each is the id of the next.
@@ -271,7 +260,7 @@ impl Server {
 
     fn set_level(&mut self, params: &Map<String, Value>) -> Result<Value, Fault> {
         let wanted = text_param(params, "level")?;
-        let level = LEVELS.iter().position(|level| *level == wanted);
+        let level = LOG_LEVELS.iter().position(|level| *level == wanted);
         self.level =
             Some(level.ok_or_else(|| Fault(INVALID_PARAMS, format!("no such level: {wanted}")))?);
         Ok(json!({}))
@@ -324,7 +313,7 @@ impl Server {
         })?;
         if self.level.is_some_and(|level| level <= INFO) {
             let data = format!("counting to {to}");
-            let params = json!({ "level": LEVELS[INFO], "logger": "count", "data": data });
+            let params = json!({ "level": LOG_LEVELS[INFO], "logger": "count", "data": data });
             self.notify("notifications/message", &params);
         }
         Ok(None)
