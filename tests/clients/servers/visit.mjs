@@ -102,10 +102,14 @@ const one = (name, args, answer, isError = false) => async ({ call }) => {
   return [`${name} answers ${JSON.stringify(text(result).slice(0, 80))}`];
 };
 
-/** A tool that reports progress, and the reports. */
+/**
+ * A tool that reports progress, and the reports. A server may ask its client for something meanwhile (`everything` asks
+ * for the roots 350 ms after it was initialized): the modern SDK then reports a round of its own, which is not counted.
+ */
 async function progress({ call }, name, args, wanted) {
   const seen = [];
-  await call(name, args, { onprogress: (report) => seen.push(report.progress) });
+  const isOwn = ({ message }) => message?.startsWith('Fulfilling input required');
+  await call(name, args, { onprogress: (report) => isOwn(report) || seen.push(report.progress) });
   assert.deepEqual(seen, wanted);
 }
 
