@@ -102,21 +102,21 @@ const one = (name, args, answer, isError = false) => async ({ call }) => {
   return [`${name} answers ${JSON.stringify(text(result).slice(0, 80))}`];
 };
 
-/**
- * A tool that reports progress, and the reports. A server may ask its client for something meanwhile (`everything` asks
- * for the roots 350 ms after it was initialized): the modern SDK then reports a round of its own, which is not counted.
- */
+/** A tool that reports progress, and the reports. */
 async function progress({ call }, name, args, wanted) {
   const seen = [];
-  const isOwn = ({ message }) => message?.startsWith('Fulfilling input required');
-  await call(name, args, { onprogress: (report) => isOwn(report) || seen.push(report.progress) });
+  await call(name, args, { onprogress: (report) => seen.push(report.progress) });
   assert.deepEqual(seen, wanted);
 }
 
 /** `server-everything` on more than one of its tools. */
 async function everything(visitor) {
   const said = await one('get-sum', { a: 20, b: 22 }, /42/)(visitor);
-  await progress(visitor, 'trigger-long-running-operation', { duration: 1, steps: 4 }, [1, 2, 3, 4]);
+  const longRunning = 'trigger-long-running-operation';
+  // It asks for the roots 350 ms after it was initialized. For a modern client that is a round of the call that is open
+  // then: the SDK reports it as progress of its own, and what the server reports between two rounds is for nobody.
+  await visitor.call(longRunning, { duration: 1, steps: 1 });
+  await progress(visitor, longRunning, { duration: 1, steps: 4 }, [1, 2, 3, 4]);
   const sampled = await visitor.call('trigger-sampling-request', { prompt: 'Say something.' });
   assert.match(text(sampled), /as the visitor says/);
   assert.match(text(await visitor.call('trigger-elicitation-request', {})), /visitor/);
