@@ -7,9 +7,15 @@
 mod command;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
+mod jwt;
+mod oauth;
+mod sign_in;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod upstream;
+mod web;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -35,8 +41,13 @@ pub(crate) struct Principal {
     pub(crate) subject: Arc<str>,
     /// What people call them.
     pub(crate) name: Arc<str>,
+    /// As the upstream provider has it. `None` for static tokens.
+    pub(crate) email: Option<Arc<str>>,
     /// What `${user.env.KEY}` stands for in a server's environment. It is secret.
     pub(crate) env: Arc<BTreeMap<String, String>>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "until signing in is wired"))]
+    /// Which of the principal's sign-ins the token comes from. `None` for static tokens.
+    pub(crate) grant: Option<Arc<str>>,
 }
 
 impl Principal {
@@ -47,13 +58,16 @@ impl Principal {
             issuer: anonymous.clone(),
             subject: anonymous.clone(),
             name: anonymous,
+            email: None,
             env: Arc::default(),
+            grant: None,
         }
     }
 
     /// Whether a child that was started for one is what one for the other would be.
     pub(crate) fn is_unchanged(&self, other: &Self) -> bool {
-        self == other && self.name == other.name && self.env == other.env
+        self == other
+            && (&self.name, &self.email, &self.env) == (&other.name, &other.email, &other.env)
     }
 }
 
@@ -292,7 +306,9 @@ impl From<TokenRecord> for Principal {
             issuer: "token".into(),
             subject: hex::encode(&record.hash[..8]).into(),
             name: record.name.into(),
+            email: None,
             env: Arc::new(record.env),
+            grant: None,
         }
     }
 }

@@ -262,7 +262,9 @@ fn taking_the_file_away_shuts_the_door() {
 fn debug_shows_keys_and_no_value() {
     let env = BTreeMap::from([("KEY".to_owned(), "s3cret".to_owned())]);
     let principal = Principal {
+        email: None,
         env: Arc::new(env),
+        grant: None,
         ..Principal::anonymous()
     };
     let shown = format!("{principal:?}");

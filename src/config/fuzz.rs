@@ -68,7 +68,9 @@ pub(crate) fn template(data: &[u8]) {
     let text = input::text(data);
     let user = Principal {
         name: "ann".into(),
+        email: None,
         env: BTreeMap::from([("TOKEN".to_owned(), "of the user".to_owned())]).into(),
+        grant: None,
         ..Principal::anonymous()
     };
     let escaped = Template::parse(&text.replace('$', "$$"));

@@ -11,7 +11,9 @@ fn alice() -> Principal {
         issuer: "token".into(),
         subject: "1".into(),
         name: "alice".into(),
+        email: None,
         env: Arc::new(env),
+        grant: None,
     }
 }
 
@@ -85,7 +87,9 @@ fn values_are_filled_in_for_a_user() {
 fn what_is_filled_in_is_not_filled_in_again() {
     let env = BTreeMap::from([("KEY".to_owned(), "${env.HOME}".to_owned())]);
     let user = Principal {
+        email: None,
         env: Arc::new(env),
+        grant: None,
         ..alice()
     };
     let filled = Template::parse("${user.env.KEY}")

@@ -110,7 +110,9 @@ fn a_child_with_credentials_of_yesterday_serves_nobody() {
         let env = BTreeMap::from([("KEY".to_owned(), value.to_owned())]);
         let env = Arc::new(env);
         Principal {
+            email: None,
             env,
+            grant: None,
             ..principal("ann")
         }
     };

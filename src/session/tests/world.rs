@@ -412,6 +412,8 @@ pub(super) fn principal(name: &str) -> Principal {
         issuer: "token".into(),
         subject: format!("subject of {name}").into(),
         name: name.into(),
+        email: None,
+        grant: None,
         env: Arc::new(BTreeMap::new()),
     }
 }

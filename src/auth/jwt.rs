@@ -1,0 +1,1 @@
+//! Tokens of an outside authorization server (RFC 9068, RFC 7519): verified, never issued.

@@ -1,0 +1,1 @@
+//! Outgoing requests over HTTPS: bounded, timed, and never to where they must not go.
