@@ -45,7 +45,7 @@ pub(crate) struct Principal {
     pub(crate) email: Option<Arc<str>>,
     /// What `${user.env.KEY}` stands for in a server's environment. It is secret.
     pub(crate) env: Arc<BTreeMap<String, String>>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "until signing in is wired"))]
+    #[allow(dead_code)] // until signing in is wired
     /// Which of the principal's sign-ins the token comes from. `None` for static tokens.
     pub(crate) grant: Option<Arc<str>>,
 }
