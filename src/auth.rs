@@ -130,44 +130,120 @@ pub(crate) struct Authenticator {
 enum Door {
     /// `--no-auth`.
     Open(Principal),
-    Tokens(StaticTokens),
+    Guarded(Guards),
+}
+
+/// Who vouches for tokens: each knows its own, and takes no other's for one of them.
+struct Guards {
+    tokens: StaticTokens,
+    sign_in: Option<Arc<SignIn>>,
+    outside: Option<Outside>,
+}
+
+/// An outside authorization server.
+struct Outside {
+    door: Arc<JwtDoor>,
+    resources: Resources,
 }
 
 impl Authenticator {
     /// Reads the tokens that there are. `None`: everybody is let in, as [`Principal::anonymous`].
     pub(crate) fn new(tokens: Option<TokenStore>) -> Result<Self, TokenError> {
         let door = match tokens {
-            Some(store) => Door::Tokens(StaticTokens::new(store)?),
+            Some(store) => Door::Guarded(Guards {
+                tokens: StaticTokens::new(store)?,
+                sign_in: None,
+                outside: None,
+            }),
             None => Door::Open(Principal::anonymous()),
         };
         Ok(Self { door })
     }
 
-    /// Who sent a request with this `Authorization` header. Reads no file: one lock for reading,
-    /// one SHA-256.
+    /// Lets in those too who have signed in here.
+    pub(crate) fn with_sign_in(mut self, sign_in: Arc<SignIn>) -> Self {
+        if let Door::Guarded(guards) = &mut self.door {
+            guards.sign_in = Some(sign_in);
+        }
+        self
+    }
+
+    /// Lets in those too who have a token of an outside server for one of these resources.
+    pub(crate) fn with_outside(mut self, door: Arc<JwtDoor>, resources: Resources) -> Self {
+        if let Door::Guarded(guards) = &mut self.door {
+            guards.outside = Some(Outside { door, resources });
+        }
+        self
+    }
+
+    /// Who sent a request to this server with this `Authorization` header. Waits for nothing: one
+    /// lock for reading, one SHA-256.
     pub(crate) fn check(
         &self,
         authorization: Option<&str>,
+        server: &str,
         now: SystemTime,
     ) -> Result<Principal, AuthError> {
-        match &self.door {
-            Door::Open(everybody) => Ok(everybody.clone()),
-            Door::Tokens(tokens) => tokens.find(bearer(authorization)?, now),
+        self.find(authorization, server, now, JwtDoor::check)
+    }
+
+    /// The same where [`AuthError::Later`] came of it; may wait for the outside server's keys.
+    pub(crate) fn check_slowly(
+        &self,
+        authorization: Option<&str>,
+        server: &str,
+        now: SystemTime,
+    ) -> Result<Principal, AuthError> {
+        self.find(authorization, server, now, JwtDoor::check_slowly)
+    }
+
+    fn find(
+        &self,
+        authorization: Option<&str>,
+        server: &str,
+        now: SystemTime,
+        check: impl Fn(&JwtDoor, &str, &[String], SystemTime) -> Result<Principal, AuthError>,
+    ) -> Result<Principal, AuthError> {
+        let guards = match &self.door {
+            Door::Open(everybody) => return Ok(everybody.clone()),
+            Door::Guarded(guards) => guards,
+        };
+        let token = bearer(authorization)?;
+        if let Ok(principal) = guards.tokens.find(token, now) {
+            return Ok(principal);
+        }
+        if let Some(sign_in) = &guards.sign_in {
+            return sign_in.check(token, server, now);
+        }
+        match &guards.outside {
+            Some(outside) => check(&outside.door, token, &outside.resources.uris(server), now),
+            None => Err(AuthError::Invalid),
         }
     }
 
-    /// Takes over what changed in the token file, and returns the principals who were valid at the
-    /// last call and are no longer: revoked, replaced, expired or given another environment. Costs
-    /// one `stat` when nothing changed. When the file cannot be used, the tokens read last stay in
-    /// force and the error is returned once, not with every call.
+    /// Takes over what changed in the token file and the store, and returns the principals who were
+    /// valid at the last call and are no longer: revoked, replaced, expired or given another
+    /// environment. One with a grant stands for what came in with that grant only. Costs one
+    /// `stat`, and one look at the store, when nothing changed. When one of them cannot be used,
+    /// what was read last stays in force and the error is logged once, not with every call.
     ///
     /// A request that was let in just before may still open a session after this call has named its
     /// principal; check the header again once the session is registered.
-    pub(crate) fn refresh(&self, now: SystemTime) -> Result<Vec<Principal>, TokenError> {
-        match &self.door {
-            Door::Open(_) => Ok(Vec::new()),
-            Door::Tokens(tokens) => tokens.refresh(now),
+    pub(crate) fn refresh(&self, now: SystemTime) -> Vec<Principal> {
+        let Door::Guarded(guards) = &self.door else {
+            return Vec::new();
+        };
+        let mut gone = guards.tokens.refresh(now).unwrap_or_else(|error| {
+            log::error!("the tokens read last stay in force: {error}");
+            Vec::new()
+        });
+        if let Some(sign_in) = &guards.sign_in {
+            gone.extend(sign_in.refresh(now));
         }
+        if let Some(outside) = &guards.outside {
+            outside.door.tick(now);
+        }
+        gone
     }
 }
 
