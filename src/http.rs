@@ -12,6 +12,7 @@ pub(crate) mod fuzz;
 mod mcp;
 mod open;
 mod openers;
+mod pages;
 mod policy;
 mod reply;
 mod request;
