@@ -26,6 +26,7 @@ use std::time::SystemTime;
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use command::{TokenAction, run_token_command};
+pub(crate) use jwt::Algorithm as JwtAlgorithm;
 pub(crate) use tokens::{TokenError, TokenStore};
 
 use tokens::{Stamp, TokenHash, TokenRecord};
