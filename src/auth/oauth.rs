@@ -111,6 +111,19 @@ impl Resources {
         asked.is_some_and(|asked| asked.server == issued.server)
     }
 
+    /// Every name of every server.
+    pub(crate) fn all_uris(&self) -> Vec<String> {
+        let named = self.servers.iter().map(|server| format!("{}/mcp/{server}", self.issuer));
+        let only = self.only().map(|it| it.uri);
+        only.into_iter().chain(named).collect()
+    }
+
+    /// Every name of one server.
+    pub(crate) fn uris(&self, server: &str) -> Vec<String> {
+        let is_its = |uri: &String| self.find(uri).is_some_and(|it| *it.server == *server);
+        self.all_uris().into_iter().filter(is_its).collect()
+    }
+
     fn resource(&self, path: &str, server: &Arc<str>) -> Resource {
         Resource {
             uri: format!("{}{path}", self.issuer),

@@ -8,11 +8,9 @@
 mod authorize;
 mod clients;
 mod renewal;
-#[cfg(test)]
-mod tests;
 mod tokens;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use super::oauth::{self, Hash, Resources};
-use super::store::{Key, LiveAccess, LiveGrant, Store, StoreError};
+use super::store::{Key, LiveAccess, Store, StoreError};
 use super::upstream::Upstream;
 use super::web::Documents;
 use super::{AuthError, Principal};
@@ -58,11 +56,11 @@ pub(crate) struct SignIn {
 #[derive(Default)]
 struct View {
     access: HashMap<Hash, Access>,
-    /// By its id.
+    /// Those that ever let anybody in since the start, by their ids.
     grants: HashMap<Arc<str>, Principal>,
-    /// Changes with each grant and token that comes or goes here.
+    /// Changes with each token that is issued here.
     version: u64,
-    purged: Option<SystemTime>,
+    reloaded: Option<SystemTime>,
 }
 
 struct Access {
@@ -150,7 +148,7 @@ impl SignIn {
             let waited = now.duration_since(last).unwrap_or(PURGE_INTERVAL);
             waited >= PURGE_INTERVAL
         };
-        if !self.view.read().purged.is_none_or(is_due) {
+        if !self.view.read().reloaded.is_none_or(is_due) {
             return Ok(());
         }
         self.store.purge(now)?;
@@ -164,91 +162,64 @@ impl SignIn {
         Ok(())
     }
 
-    /// False if the view changed while the store was read.
+    /// False if something was issued while the store was read.
     fn try_reload(&self, now: SystemTime) -> Result<bool, StoreError> {
         let version = self.view.read().version;
-        let grants = self.store.live_grants(now)?;
-        let access = self.store.live_access(now)?;
-        let grants: HashMap<_, _> = grants.iter().map(principal_of).collect();
-        let access = access.into_iter().filter_map(|it| {
-            let principal = grants.get(&*it.grant)?.clone();
-            Some((it.token, Access::new(&it, principal)))
-        });
-        let access = access.collect();
+        let ids = self.store.grant_ids(now)?;
+        let live = self.store.live_access(now)?;
+        let access: HashMap<_, _> = live.iter().map(|it| (it.hash, Access::new(it))).collect();
         let gone: Vec<Principal> = {
             let mut view = self.view.write();
             if view.version != version {
                 return Ok(false);
             }
-            let before = std::mem::take(&mut view.grants);
-            let gone = before.into_iter().filter(|(id, _)| !grants.contains_key(id));
+            let gone = view.grants.extract_if(|id, _| !ids.contains(id));
             let gone = gone.map(|(_, principal)| principal).collect();
-            *view = View {
-                access,
-                grants,
-                version,
-                purged: Some(now),
-            };
+            for it in access.values() {
+                view.know(&it.principal);
+            }
+            view.access = access;
+            view.reloaded = Some(now);
             gone
         };
         self.ended.lock().extend(gone);
         Ok(true)
     }
 
-    /// An access token was issued; it is on disk already.
-    fn entered(&self, grant: &LiveGrant, access: &LiveAccess, now: SystemTime) {
-        let (id, principal) = principal_of(grant);
+    /// Tokens were issued, and are on disk.
+    fn entered(&self, live: &LiveAccess, dropped: &[Hash]) {
+        let access = Access::new(live);
         let mut view = self.view.write();
         view.version += 1;
-        view.access.retain(|_, it| it.expires > now);
-        view.grants.insert(id, principal.clone());
-        let entry = Access::new(access, principal);
-        view.access.insert(access.token, entry);
-    }
-
-    /// These grants are no more, on disk: nobody gets in with them from now on.
-    fn left(&self, grants: &[Arc<str>]) {
-        let gone: Vec<Principal> = {
-            let mut view = self.view.write();
-            view.version += 1;
-            let ids: HashSet<&str> = grants.iter().map(|id| &**id).collect();
-            let is_of_them = |it: &Access| {
-                let grant = it.principal.grant.as_deref();
-                grant.is_some_and(|grant| ids.contains(grant))
-            };
-            view.access.retain(|_, it| !is_of_them(it));
-            let gone = grants.iter().filter_map(|id| view.grants.remove(id));
-            gone.collect()
-        };
-        self.ended.lock().extend(gone);
-    }
-
-    /// A single access token is no more.
-    fn forgotten(&self, token: &Hash) {
-        let mut view = self.view.write();
-        view.version += 1;
-        view.access.remove(token);
+        for hash in dropped {
+            view.access.remove(hash);
+        }
+        view.know(&access.principal);
+        view.access.insert(live.hash, access);
     }
 }
 
-impl Access {
-    fn new(access: &LiveAccess, principal: Principal) -> Self {
-        Self {
-            principal,
-            server: Arc::clone(&access.server),
-            expires: access.expires,
+impl View {
+    fn know(&mut self, principal: &Principal) {
+        if let Some(grant) = &principal.grant {
+            self.grants.insert(Arc::clone(grant), principal.clone());
         }
     }
 }
 
-fn principal_of(grant: &LiveGrant) -> (Arc<str>, Principal) {
-    let principal = Principal {
-        issuer: Arc::clone(&grant.issuer),
-        subject: Arc::clone(&grant.subject),
-        name: Arc::clone(&grant.name),
-        email: grant.email.clone(),
-        env: Arc::default(),
-        grant: Some(Arc::clone(&grant.id)),
-    };
-    (Arc::clone(&grant.id), principal)
+impl Access {
+    fn new(live: &LiveAccess) -> Self {
+        Self {
+            principal: Principal {
+                issuer: Arc::clone(&live.issuer),
+                subject: Arc::clone(&live.subject),
+                name: Arc::clone(&live.name),
+                email: live.email.clone(),
+                env: Arc::default(),
+                grant: Some(Arc::clone(&live.grant)),
+            },
+            server: Arc::clone(&live.resource.server),
+            expires: live.expires,
+        }
+    }
 }

@@ -25,6 +25,7 @@ mod tests;
 mod users;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -35,12 +36,12 @@ pub(crate) use error::{RedeemError, StoreError};
 pub(crate) use grants::{CodeRow, GrantRow, Issued, LiveAccess, NewGrant, NewTokens};
 pub(crate) use key::Key;
 pub(crate) use logins::Login;
-pub(crate) use users::{UpstreamTokens, User, UserRow};
+pub(crate) use users::{User, UserRow};
 
 /// The database of one state directory. Shared by all threads, which take turns.
 pub(crate) struct Store {
     path: PathBuf,
-    key: Key,
+    key: Arc<Key>,
     db: Mutex<Db>,
 }
 
@@ -54,7 +55,7 @@ struct Db {
 impl Store {
     /// Opens the database, which is created if need be, checks every page of it and brings it up
     /// to this version's schema. `key` must be the one that it was made with.
-    pub(crate) fn open(state_dir: &Path, key: Key) -> Result<Self, StoreError> {
+    pub(crate) fn open(state_dir: &Path, key: Arc<Key>) -> Result<Self, StoreError> {
         let (path, connection) = schema::open(state_dir, &key)?;
         let version = data_version(&connection).map_err(|error| StoreError::sql(&path, &error))?;
         let db = Mutex::new(Db {

@@ -135,6 +135,10 @@ impl Upstream {
         self.discovery.issuer()
     }
 
+    pub(crate) fn is_forgejo(&self) -> bool {
+        self.options.kind == UpstreamKind::Forgejo
+    }
+
     /// What is asked for at the provider, for the consent page.
     pub(crate) fn scopes(&self) -> &str {
         &self.options.scopes

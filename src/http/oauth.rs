@@ -97,6 +97,9 @@ impl Protected {
 pub(super) enum Endpoint {
     ResourceMetadata(String),
     ServerMetadata,
+    OpenIdMetadata,
+    /// Of ID tokens, of which there are none.
+    Keys,
     Authorize,
     Callback,
     Token,
@@ -113,21 +116,24 @@ impl Endpoint {
         }
         protected.sign_in.as_ref()?;
         Some(match path {
-            "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration" => {
-                Self::ServerMetadata
-            }
-            "/oauth/authorize" => Self::Authorize,
+            "/.well-known/oauth-authorization-server" => Self::ServerMetadata,
+            "/.well-known/openid-configuration" => Self::OpenIdMetadata,
+            metadata::JWKS_PATH => Self::Keys,
+            metadata::AUTHORIZE_PATH => Self::Authorize,
             "/oauth/callback" => Self::Callback,
-            "/oauth/token" => Self::Token,
-            "/oauth/register" => Self::Register,
-            "/oauth/revoke" => Self::Revoke,
+            metadata::TOKEN_PATH => Self::Token,
+            metadata::REGISTER_PATH => Self::Register,
+            metadata::REVOKE_PATH => Self::Revoke,
             _ => return None,
         })
     }
 
     fn methods(&self) -> &'static str {
         match self {
-            Self::ResourceMetadata(_) | Self::ServerMetadata => "GET, OPTIONS",
+            Self::ResourceMetadata(_)
+            | Self::ServerMetadata
+            | Self::OpenIdMetadata
+            | Self::Keys => "GET, OPTIONS",
             Self::Token | Self::Register | Self::Revoke => "POST, OPTIONS",
             Self::Authorize => "GET, POST",
             Self::Callback => "GET",
@@ -197,6 +203,11 @@ pub(super) fn serve(
             let metadata = metadata::server_metadata(protected.resources.issuer());
             Answer::Rendered(public_json(&metadata))
         }
+        Endpoint::OpenIdMetadata => {
+            let metadata = metadata::openid_metadata(protected.resources.issuer());
+            Answer::Rendered(public_json(&metadata))
+        }
+        Endpoint::Keys => Answer::Rendered(public_json(metadata::JWKS)),
         _ => match app.limits.take(&endpoint, &incoming.peer, now) {
             Err(wait) => Answer::Rendered(too_many(&endpoint, wait)),
             Ok(()) => {

@@ -98,7 +98,7 @@ impl SignIn {
         now: SystemTime,
     ) -> Result<Consent, Result<String, Problem>> {
         let asked = authorize::read(query).map_err(|why| Err(Problem::Request(why)))?;
-        let client = self.client(&asked.client_id, now);
+        let client = self.client(&asked.client_id);
         let client = client.map_err(|why| Err(Problem::from(why)))?;
         let request = asked.check(&client, &self.options.resources);
         let request = request.map_err(|why| match why {
@@ -228,12 +228,7 @@ impl SignIn {
             });
         }
         let upstream = &self.options.upstream;
-        // RFC 9207: not another provider's answer.
-        if let Some(issuer) = parameter("iss")
-            && issuer != upstream.issuer()?
-        {
-            return Err(Problem::ProviderBroken("it calls itself another".to_owned()));
-        }
+        upstream.check_issuer(parameter("iss").as_deref())?;
         let code = parameter("code").ok_or(Problem::LoginOver)?;
         let who = upstream.exchange(&code, &verifier, &nonce, &self.callback_uri())?;
         if !upstream.admits(&who) {
@@ -287,7 +282,10 @@ impl SignIn {
             challenge: request.challenge.clone(),
             expires: now + self.options.grant_lifetime,
         };
-        self.store.add_code(&oauth::hash(&code), &grant, now)?;
+        let dropped = self.store.add_code(&oauth::hash(&code), &grant, now)?;
+        if !dropped.is_empty() {
+            self.reload(now)?;
+        }
         log::info!(
             "sign-in user={} client={:?} server={}",
             user.name,
@@ -374,7 +372,7 @@ impl From<StoreError> for Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Request(why) => why.fmt(f),
+            Self::Request(why) => f.write_str(&why.what),
             Self::UnknownClient => f.write_str("the client is not known"),
             Self::Document(why) => write!(f, "the client's document: {why}"),
             Self::Stale => f.write_str("the page was open for too long"),

@@ -1,9 +1,9 @@
 //! Who a client is: registered here, described by a document of its own, or known to this program.
 
-use std::time::SystemTime;
+use std::time::Instant;
 
 use super::SignIn;
-use crate::auth::oauth::Client;
+use crate::auth::oauth::{Client, ClientAuth, ClientKind};
 use crate::auth::oauth::client::{ClientError, is_document_id, pinned, read_document};
 use crate::auth::store::StoreError;
 use crate::auth::web::WebError;
@@ -24,17 +24,17 @@ impl SignIn {
     ///
     /// A document that cannot be had is replaced by the copy in this program, if it is one of the
     /// well-known ones: theirs are refused to some networks, and a broker may have no way out.
-    pub(super) fn client(&self, id: &str, now: SystemTime) -> Result<Client, NoClient> {
+    pub(super) fn client(&self, id: &str) -> Result<Client, NoClient> {
         if !is_document_id(id) {
             let found = self.store.client(id).map_err(NoClient::Store)?;
             return found.ok_or(NoClient::Unknown);
         }
-        match self.documents.fetch(id, now) {
-            Ok(document) => {
-                let read = read_document(id, &document);
+        match self.documents.fetch(id, Instant::now()) {
+            Ok(document) => read_document(id, &document).or_else(|why| {
+                self.documents.forget(id);
                 // A well-known client whose document went wrong is still well-known.
-                read.or_else(|why| pinned(id).ok_or(NoClient::Wrong(why)))
-            }
+                pinned(id).ok_or(NoClient::Wrong(why))
+            }),
             Err(why) => pinned(id).ok_or(NoClient::Unreachable(why)),
         }
     }
@@ -45,7 +45,13 @@ impl SignIn {
     /// bound to its id.
     pub(super) fn returning_client(&self, id: &str) -> Result<Option<Client>, StoreError> {
         match is_document_id(id) {
-            true => Ok(Some(pinned(id).unwrap_or_else(|| Client::public(id)))),
+            true => Ok(Some(Client {
+                id: id.to_owned(),
+                name: String::new(),
+                redirect_uris: Vec::new(),
+                auth: ClientAuth::None,
+                kind: ClientKind::Document,
+            })),
             false => self.store.client(id),
         }
     }

@@ -186,8 +186,8 @@ impl SignIn {
             }
             Err(UpstreamError::SignInAgain(why)) => {
                 log::warn!("sign-in: the provider takes back what it gave a user: {why}");
-                let grants = self.store.forget_tokens(issuer, subject).map_err(trouble)?;
-                self.left(&grants);
+                self.store.forget_tokens(issuer, subject).map_err(trouble)?;
+                self.reload(now).map_err(trouble)?;
                 Err(UpstreamError::SignInAgain(why))
             }
             // What there is may do for a while.

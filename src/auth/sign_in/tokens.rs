@@ -4,13 +4,16 @@
 use std::time::SystemTime;
 
 use super::SignIn;
-use crate::auth::oauth::client::{ClientError, read_registration, registration_response};
+use crate::auth::oauth::client::{ClientError, read_registration};
 use crate::auth::oauth::token::{
     self, ClientProof, Revocation, TokenError, TokenRequest, pkce_matches, token_response,
 };
-use crate::auth::oauth::{self, Client, ClientAuth};
+use crate::auth::oauth::{self, Client, Resource};
 use crate::auth::store::{CodeRow, GrantRow, Issued, NewTokens, RedeemError, StoreError};
 use crate::auth::upstream::UpstreamError;
+
+const NOT_OF_THIS: &str = "it is not of this client, or not of this request";
+const LATER: &str = "the broker is in trouble: try again later";
 
 /// Why a client is not registered.
 #[derive(Debug)]
@@ -40,12 +43,12 @@ impl SignIn {
             } => {
                 let client = self.prove(&client)?;
                 let check = |row: &CodeRow| {
-                    let is_right = row.client_id == client.id
+                    let is_right = *row.grant.client_id == *client.id
                         && redirect_uri.as_ref().is_none_or(|it| *it == row.redirect_uri)
                         && pkce_matches(&verifier, &row.challenge);
                     match is_right {
-                        true => self.check_resource(resource.as_deref(), &row.resource),
-                        false => Err(TokenError::invalid_grant()),
+                        true => self.check_resource(resource.as_deref(), &row.grant.resource),
+                        false => Err(TokenError::invalid_grant(NOT_OF_THIS)),
                     }
                 };
                 self.issue(now, |new| {
@@ -60,11 +63,11 @@ impl SignIn {
             } => {
                 let client = self.prove(&client)?;
                 let hash = oauth::hash(&refresh_token);
-                let check = |row: &GrantRow| match row.client_id == client.id {
+                let check = |row: &GrantRow| match *row.client_id == *client.id {
                     true => self.check_resource(resource.as_deref(), &row.resource),
-                    false => Err(TokenError::invalid_grant()),
+                    false => Err(TokenError::invalid_grant(NOT_OF_THIS)),
                 };
-                if let Some(grant) = self.store.grant_of(&hash)?
+                if let Some(grant) = self.store.grant_of(&hash, now)?
                     && check(&grant).is_ok()
                 {
                     self.check_upstream(&grant, now)?;
@@ -79,7 +82,7 @@ impl SignIn {
         now: SystemTime,
         store: impl FnOnce(&NewTokens) -> Result<Issued, RedeemError>,
     ) -> Result<String, TokenError> {
-        let mint = |prefix| oauth::mint(prefix).map_err(|_| TokenError::temporarily_unavailable());
+        let mint = |prefix| oauth::mint(prefix).map_err(|_| TokenError::unavailable(LATER));
         let (access, refresh) = (mint("mcpa_")?, mint("mcpr_")?);
         let lifetime = self.options.access_lifetime;
         let new = NewTokens {
@@ -89,14 +92,14 @@ impl SignIn {
         };
         match store(&new) {
             Ok(issued) => {
-                self.entered(&issued.grant, &issued.live, now);
-                Ok(token_response(&access, &refresh, lifetime, &issued.scope))
+                self.entered(&issued.live, &issued.dropped);
+                Ok(token_response(&access, &refresh, lifetime, &issued.live.scope))
             }
             Err(RedeemError::Refused(why)) => Err(why),
-            Err(RedeemError::Revoked(grant)) => {
-                log::warn!("sign-in: a code or refresh token came twice: its grant is revoked");
-                self.left(&[grant]);
-                Err(TokenError::invalid_grant())
+            Err(RedeemError::Replayed { .. }) => {
+                log::warn!("sign-in: a code or refresh token came twice: its grant has ended");
+                self.reload(now)?;
+                Err(TokenError::invalid_grant("it was used before"))
             }
             Err(RedeemError::Store(why)) => Err(why.into()),
         }
@@ -105,28 +108,16 @@ impl SignIn {
     /// Whether the client is who it says: it exists, and has shown the secret that it was given.
     fn prove(&self, proof: &ClientProof) -> Result<Client, TokenError> {
         let client = self.returning_client(&proof.id)?;
-        let client = client.ok_or_else(|| TokenError::invalid_client(proof.is_basic))?;
-        let is_proven = match (&client.auth, &proof.secret) {
-            (ClientAuth::None, None) => true,
-            (ClientAuth::Secret(hash), Some(secret)) => oauth::hash(secret) == *hash,
-            (ClientAuth::None, Some(_)) | (ClientAuth::Secret(_), None) => false,
-        };
-        match is_proven {
-            true => Ok(client),
-            false => Err(TokenError::invalid_client(proof.is_basic)),
-        }
+        let client = client.filter(|client| proof.proves(client));
+        client.ok_or_else(TokenError::invalid_client)
     }
 
     /// RFC 8707, section 2.2: what the token is for cannot change.
-    fn check_resource(&self, asked: Option<&str>, granted: &str) -> Result<(), TokenError> {
-        let Some(asked) = asked else {
-            return Ok(());
-        };
+    fn check_resource(&self, asked: Option<&str>, issued: &Resource) -> Result<(), TokenError> {
         let resources = &self.options.resources;
-        let (asked, granted) = (resources.find(asked), resources.find(granted));
-        match asked.zip(granted) {
-            Some((asked, granted)) if asked.server == granted.server => Ok(()),
-            _ => Err(TokenError::invalid_target()),
+        match asked.is_none_or(|asked| resources.is_for(issued, asked)) {
+            true => Ok(()),
+            false => Err(TokenError::invalid_target("it was issued for another resource")),
         }
     }
 
@@ -135,9 +126,11 @@ impl SignIn {
     fn check_upstream(&self, grant: &GrantRow, now: SystemTime) -> Result<(), TokenError> {
         match self.fresh_tokens(&grant.issuer, &grant.subject, now) {
             Ok(_) => Ok(()),
-            Err(UpstreamError::SignInAgain(_)) => Err(TokenError::invalid_grant()),
+            Err(UpstreamError::SignInAgain(_)) => {
+                Err(TokenError::invalid_grant("the user has to sign in again"))
+            }
             Err(UpstreamError::TryAgain(_) | UpstreamError::Broken(_)) => {
-                Err(TokenError::temporarily_unavailable())
+                Err(TokenError::unavailable(LATER))
             }
         }
     }
@@ -155,11 +148,8 @@ impl SignIn {
     ) -> Result<(), TokenError> {
         let Revocation { client, token } = token::read_revocation(body, authorization)?;
         let client = self.prove(&client)?;
-        let hash = oauth::hash(&token);
-        let grant = self.store.revoke_token(&hash, &client.id, now)?;
-        self.forgotten(&hash);
-        if let Some(grant) = grant {
-            self.left(&[grant]);
+        if self.store.revoke_token(&oauth::hash(&token), &client.id, now)? {
+            self.reload(now)?;
         }
         Ok(())
     }
@@ -172,14 +162,14 @@ impl SignIn {
         let registration = read_registration(body).map_err(NotRegistered::Wrong)?;
         let mint = |prefix| {
             let minted = oauth::mint(prefix);
-            minted.map_err(|_| NotRegistered::Later(TokenError::temporarily_unavailable()))
+            minted.map_err(|_| NotRegistered::Later(TokenError::unavailable(LATER)))
         };
         let id = mint("client-")?;
         let secret = registration.wants_secret().then(|| mint("mcps_")).transpose()?;
-        let client = registration.into_client(id, secret.as_deref());
+        let client = registration.to_client(&id, secret.as_deref());
         let added = self.store.add_client(&client, now);
         added.map_err(|why| NotRegistered::Later(why.into()))?;
-        Ok(registration_response(&client, secret.as_deref(), now))
+        Ok(registration.response(&id, secret.as_deref(), now))
     }
 }
 
@@ -187,6 +177,6 @@ impl From<StoreError> for TokenError {
     /// The client is not to know what is wrong here; the operator is.
     fn from(why: StoreError) -> Self {
         log::error!("sign-in: {why}");
-        Self::temporarily_unavailable()
+        Self::unavailable(LATER)
     }
 }

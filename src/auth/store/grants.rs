@@ -1,6 +1,7 @@
 //! Grants: what a user allowed a client once, and the family of tokens that comes of it. A grant
 //! that is taken away is deleted, and all its codes and tokens with it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -181,6 +182,17 @@ impl Store {
                 let expires = time(row.get(GRANT_WIDTH + 1)?);
                 Ok(live(&grant, row.get(GRANT_WIDTH)?, user, expires))
             })?;
+            rows.collect()
+        })
+    }
+}
+
+impl Store {
+    /// The ids of all grants.
+    pub(crate) fn grant_ids(&self, now: SystemTime) -> Result<HashSet<Arc<str>>, StoreError> {
+        self.read(|db| {
+            let mut query = db.prepare("SELECT id FROM grants WHERE expires > ?1")?;
+            let rows = query.query_map([seconds(now)], |row| row.get(0))?;
             rows.collect()
         })
     }

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Transaction};
 use super::error::{RedeemError, StoreError};
 use super::grants::{self, GRANT_WIDTH, GrantRow, Issued, NewTokens, read_grant};
 use super::standins::{Hash, TokenError};
-use super::{Store, millis, span};
+use super::{Store, millis, seconds, span};
 
 /// How long a client that did not get our answer may ask again.
 const GRACE: Duration = Duration::from_secs(30);
@@ -47,6 +47,20 @@ impl Store {
         now: SystemTime,
     ) -> Result<Issued, RedeemError> {
         self.write(|tx| turn(tx, refresh, check, new, now))?
+    }
+
+    /// What a refresh token stands for, used or not.
+    pub(crate) fn grant_of(
+        &self,
+        refresh: &Hash,
+        now: SystemTime,
+    ) -> Result<Option<GrantRow>, StoreError> {
+        let sql = format!(
+            "SELECT {} FROM refresh r JOIN grants g ON g.id = r.grant_id
+             WHERE r.hash = ?1 AND g.expires > ?2",
+            grants::grant_columns()
+        );
+        self.read(|db| db.query_row(&sql, (refresh, seconds(now)), read_grant).optional())
     }
 
     /// What a client asks to be revoked (RFC 7009, section 2.1): an access token alone, or with any

@@ -1,12 +1,12 @@
 //! Those who signed in, each with the one record of what the provider gave the broker to act for
 //! them (facts B.2: a provider may keep only the newest pair of tokens alive).
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::{Value, json};
 
+use crate::auth::upstream::UpstreamTokens;
 use super::error::StoreError;
 use super::{Store, aad, count, purge, seconds, time};
 
@@ -21,18 +21,6 @@ pub(crate) struct User {
     pub(crate) email: Option<String>,
 }
 
-/// What the provider gave. Secret, so it is not printed.
-#[derive(Clone, Eq, PartialEq)]
-pub(crate) struct UpstreamTokens {
-    pub(crate) access: String,
-    pub(crate) refresh: Option<String>,
-    /// Of the access token, in whole seconds. `None`: the provider did not say.
-    pub(crate) expires: Option<SystemTime>,
-    /// From when it was given to `expires`, in whole seconds.
-    pub(crate) lifetime: Option<Duration>,
-    pub(crate) scope: Option<String>,
-}
-
 /// A line of `mcp-broker user list`.
 #[derive(Debug)]
 pub(crate) struct UserRow {
@@ -42,16 +30,6 @@ pub(crate) struct UserRow {
     pub(crate) seen: SystemTime,
     /// In force now.
     pub(crate) grants: usize,
-}
-
-impl fmt::Debug for UpstreamTokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpstreamTokens")
-            .field("expires", &self.expires)
-            .field("lifetime", &self.lifetime)
-            .field("scope", &self.scope)
-            .finish_non_exhaustive()
-    }
 }
 
 impl UpstreamTokens {

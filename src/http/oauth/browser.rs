@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use tiny_http::{Method, Request};
 
 use super::{Endpoint, field};
-use crate::auth::oauth::authorize::PageError;
 use crate::auth::oauth::{ClientKind, redirect};
 use crate::auth::sign_in::{Approved, Back, Consent, Problem, SignIn};
 use crate::http::pages::{self, Destination, Page, Standing, Trouble};
@@ -82,7 +81,6 @@ impl Visit<'_> {
             provider: upstream.name(),
             scopes: upstream.scopes(),
             is_forgejo: upstream.is_forgejo(),
-            is_provider_local: upstream.is_local(),
             request: &consent.sealed,
         })
     }
@@ -147,9 +145,6 @@ impl Visit<'_> {
             _ => log::info!("sign-in: {detail}"),
         }
         let (trouble, detail) = match problem {
-            Problem::Request(PageError::RedirectNotRegistered { client }) => {
-                (Trouble::RedirectNotRegistered { client }, None)
-            }
             Problem::Request(_) => (Trouble::BadRequest, Some(&*detail)),
             Problem::UnknownClient => (Trouble::UnknownClient, None),
             Problem::Document(_) => (Trouble::UnknownClient, Some(&*detail)),

@@ -31,11 +31,11 @@ pub(super) fn serve(
         }
         Endpoint::Revoke => match sign_in.revoke(body, authorization, now) {
             Ok(()) => Rendered::empty(200),
-            Err(why) => refused(&why),
+            Err(why) => refused(&why, authorization),
         },
         _ => match sign_in.token(body, authorization, now) {
             Ok(json) => Rendered::json(200, json.as_bytes()),
-            Err(why) => refused(&why),
+            Err(why) => refused(&why, authorization),
         },
     };
     for_programs(rendered)
@@ -45,18 +45,18 @@ fn register(sign_in: &SignIn, body: &str, now: SystemTime) -> Rendered {
     match sign_in.register(body, now) {
         Ok(json) => Rendered::json(201, json.as_bytes()),
         Err(NotRegistered::Wrong(why)) => {
-            let json = json!({ "error": why.code(), "error_description": why.to_string() });
-            Rendered::json(400, json.to_string().as_bytes())
+            Rendered::json(400, why.to_json().as_bytes())
         }
-        Err(NotRegistered::Later(why)) => refused(&why),
+        Err(NotRegistered::Later(why)) => refused(&why, None),
     }
 }
 
-fn refused(why: &TokenError) -> Rendered {
-    let rendered = Rendered::json(why.status(), why.to_json().as_bytes());
+fn refused(why: &TokenError, authorization: Option<&str>) -> Rendered {
+    let mut rendered = Rendered::json(why.status(), why.to_json().as_bytes());
+    if let Some(challenge) = why.challenge(authorization) {
+        rendered = rendered.with("WWW-Authenticate", challenge);
+    }
     match why.status() {
-        // OAuth 2.1, section 3.2.4: in the scheme that the client used.
-        401 => rendered.with("WWW-Authenticate", "Basic realm=\"mcp-broker\""),
         503 => rendered.with("Retry-After", "5"),
         _ => rendered,
     }
