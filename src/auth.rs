@@ -2,20 +2,25 @@
 //! Knows nothing of HTTP beyond the text of that header, and nothing of sessions; whoever holds
 //! sessions asks [`Authenticator::refresh`] whose must end.
 //!
-//! `tokens` is the file of static tokens · `command` is `mcp-broker token`.
+//! `tokens` is the file of static tokens · `sign_in` ties together what lets users sign in here:
+//! the rules of `oauth`, the rows of `store`, the provider of `upstream` · `jwt` are the tokens of
+//! an outside authorization server · `web` asks others over HTTPS · `credentials` is what children
+//! get of a user's own · `command` is `mcp-broker token`.
 
 mod command;
+mod credentials;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
-mod jwt;
-mod oauth;
-mod sign_in;
-mod store;
+pub(crate) mod jwt;
+pub(crate) mod oauth;
+pub(crate) mod sign_in;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 mod tokens;
-mod upstream;
-mod web;
+mod upkeep;
+pub(crate) mod upstream;
+pub(crate) mod web;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -26,9 +31,14 @@ use std::time::SystemTime;
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use command::{TokenAction, run_token_command};
+pub(crate) use credentials::{Credentials, NoCredentials};
 pub(crate) use jwt::Algorithm as JwtAlgorithm;
 pub(crate) use tokens::{TokenError, TokenStore};
+pub(crate) use upkeep::Upkeep;
 
+use jwt::JwtDoor;
+use oauth::Resources;
+use sign_in::SignIn;
 use tokens::{Stamp, TokenHash, TokenRecord};
 
 /// Who a verified token stands for. Two principals are the same if issuer and subject are: names
@@ -98,8 +108,8 @@ impl fmt::Debug for Principal {
     }
 }
 
-/// Why a request is from nobody. The answer to each is `401` with its own `WWW-Authenticate` (RFC
-/// 6750, section 3).
+/// Why a request is not served: it is from nobody, or from somebody who may not. The answers differ
+/// (RFC 6750, section 3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum AuthError {
     /// There is no `Authorization` header, or one of another scheme than `Bearer`.
@@ -107,6 +117,11 @@ pub(crate) enum AuthError {
     /// The token is malformed, unknown, revoked or expired; which one is not for the client to
     /// learn.
     Invalid,
+    /// The token is good, but not for this: a scope is lacking, or its user is not to be let in.
+    InsufficientScope,
+    /// A key must be fetched before anybody knows: to be asked again on a thread that may wait.
+    /// There, that it cannot be had.
+    Later,
 }
 
 impl fmt::Display for AuthError {
@@ -114,6 +129,8 @@ impl fmt::Display for AuthError {
         f.write_str(match self {
             Self::Missing => "a bearer token is needed",
             Self::Invalid => "the bearer token is unknown, revoked or expired",
+            Self::InsufficientScope => "the bearer token does not permit this",
+            Self::Later => "the bearer token cannot be checked at the moment",
         })
     }
 }
@@ -121,7 +138,7 @@ impl fmt::Display for AuthError {
 impl std::error::Error for AuthError {}
 
 /// The longest token that is looked at.
-const MAX_TOKEN_BYTES: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 8 << 10;
 
 /// Tells principals by their tokens. Shared by all threads.
 pub(crate) struct Authenticator {
@@ -240,9 +257,6 @@ impl Authenticator {
         });
         if let Some(sign_in) = &guards.sign_in {
             gone.extend(sign_in.refresh(now));
-        }
-        if let Some(outside) = &guards.outside {
-            outside.door.tick(now);
         }
         gone
     }

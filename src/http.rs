@@ -24,8 +24,8 @@ mod workers;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -34,8 +34,8 @@ use crate::auth::Authenticator;
 use crate::session::{Registry, Session};
 use crate::thread::{self, Joined};
 use departures::Departures;
-use openers::Openers;
 pub(crate) use oauth::Protected;
+use openers::Openers;
 pub(crate) use policy::Policy;
 use reply::{Answer, Face};
 use request::Incoming;

@@ -113,7 +113,10 @@ impl Resources {
 
     /// Every name of every server.
     pub(crate) fn all_uris(&self) -> Vec<String> {
-        let named = self.servers.iter().map(|server| format!("{}/mcp/{server}", self.issuer));
+        let named = self
+            .servers
+            .iter()
+            .map(|server| format!("{}/mcp/{server}", self.issuer));
         let only = self.only().map(|it| it.uri);
         only.into_iter().chain(named).collect()
     }

@@ -24,7 +24,6 @@ use super::web::Documents;
 use super::{AuthError, Principal};
 
 pub(crate) use authorize::{Approved, Back, Consent, Problem};
-pub(crate) use renewal::Renewal;
 pub(crate) use tokens::NotRegistered;
 
 /// How signing in goes.
@@ -58,7 +57,7 @@ struct View {
     access: HashMap<Hash, Access>,
     /// Those that ever let anybody in since the start, by their ids.
     grants: HashMap<Arc<str>, Principal>,
-    /// Changes with each token that is issued here.
+    /// Changes with each change here: who has read the store before begins again.
     version: u64,
     reloaded: Option<SystemTime>,
 }
@@ -178,6 +177,7 @@ impl SignIn {
             for it in access.values() {
                 view.know(&it.principal);
             }
+            view.version += 1;
             view.access = access;
             view.reloaded = Some(now);
             gone

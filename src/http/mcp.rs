@@ -11,8 +11,8 @@ use std::time::{Instant, SystemTime};
 use tiny_http::{Method, Request};
 
 use super::exchange::HttpExchange;
-use super::open::Opening;
 use super::oauth;
+use super::open::Opening;
 use super::openers;
 use super::reply::{self, Answer, Face};
 use super::request::Incoming;
@@ -31,7 +31,10 @@ pub(super) fn serve(
 ) {
     face.challenge = app.protected.as_ref().map(|it| it.challenge(request.url()));
     let authorization = incoming.authorization.as_deref();
-    match app.authenticator.check(authorization, server, SystemTime::now()) {
+    match app
+        .authenticator
+        .check(authorization, server, SystemTime::now())
+    {
         Ok(principal) => serve_principal(app, request, incoming, face, server, principal),
         Err(AuthError::Later) => oauth::verify(app, request, incoming, face, server),
         Err(why) => unauthorized(app, request, &incoming, why, face),

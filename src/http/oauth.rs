@@ -87,7 +87,9 @@ impl Protected {
     fn resource(&self, suffix: &str) -> Option<Resource> {
         match suffix {
             "" => self.resources.only(),
-            _ => self.resources.find(&format!("{}{suffix}", self.resources.issuer())),
+            _ => self
+                .resources
+                .find(&format!("{}{suffix}", self.resources.issuer())),
         }
     }
 }
@@ -211,7 +213,14 @@ pub(super) fn serve(
         _ => match app.limits.take(&endpoint, &incoming.peer, now) {
             Err(wait) => Answer::Rendered(too_many(&endpoint, wait)),
             Ok(()) => {
-                hand_over(app, Job::Endpoint { request, endpoint, face });
+                hand_over(
+                    app,
+                    Job::Endpoint {
+                        request,
+                        endpoint,
+                        face,
+                    },
+                );
                 return None;
             }
         },
@@ -253,7 +262,11 @@ pub(super) fn verify(
 fn hand_over(app: &App, job: Job) {
     match app.servants.take(job) {
         Ok(()) => {}
-        Err(NotTaken::Busy(Job::Endpoint { request, endpoint, face })) => {
+        Err(NotTaken::Busy(Job::Endpoint {
+            request,
+            endpoint,
+            face,
+        })) => {
             refuse(app, request, Answer::Rendered(too_many(&endpoint, 1)), face);
         }
         Err(NotTaken::Busy(Job::Verify { request, face, .. })) => {
@@ -268,13 +281,22 @@ fn hand_over(app: &App, job: Job) {
 
 fn work(app: &Arc<App>, job: Job) {
     match job {
-        Job::Endpoint { request, endpoint, face } => {
+        Job::Endpoint {
+            request,
+            endpoint,
+            face,
+        } => {
             let protected = app.protected.as_ref();
             if let Some(sign_in) = protected.and_then(|it| it.sign_in.as_ref()) {
                 work_at(sign_in, request, &endpoint, &face);
             }
         }
-        Job::Verify { request, incoming, face, server } => {
+        Job::Verify {
+            request,
+            incoming,
+            face,
+            server,
+        } => {
             let (authorization, now) = (incoming.authorization.as_deref(), SystemTime::now());
             match app.authenticator.check_slowly(authorization, &server, now) {
                 Ok(principal) => {
@@ -318,7 +340,11 @@ fn field<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
 }
 
 fn resource_metadata(protected: &Protected, uri: &str) -> Rendered {
-    let servers: Vec<&str> = protected.authorization_servers.iter().map(String::as_str).collect();
+    let servers: Vec<&str> = protected
+        .authorization_servers
+        .iter()
+        .map(String::as_str)
+        .collect();
     let scopes: Vec<&str> = protected.scopes.iter().map(String::as_str).collect();
     let name = protected.resources.find(uri).map(|it| it.server);
     let name = name.as_deref().unwrap_or_default();

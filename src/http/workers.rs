@@ -81,7 +81,10 @@ impl<J: Send + 'static> Workers<J> {
         };
         let spawned = thread::spawn_brief(self.name, work);
         let mut state = self.state.lock();
-        let ended: Vec<_> = state.threads.extract_if(.., |it| it.is_finished()).collect();
+        let ended: Vec<_> = state
+            .threads
+            .extract_if(.., |it| it.is_finished())
+            .collect();
         let result = match spawned {
             Ok(thread) => {
                 state.threads.push(thread);

@@ -204,7 +204,8 @@ impl SignIn {
     ) -> Result<Returned, Problem> {
         let parameter = |name: &str| {
             let mut all = form_urlencoded::parse(query.as_bytes());
-            all.find(|(key, _)| key == name).map(|(_, it)| it.into_owned())
+            all.find(|(key, _)| key == name)
+                .map(|(_, it)| it.into_owned())
         };
         let state = oauth::hash(&parameter("state").ok_or(Problem::LoginOver)?);
         let cookie_end = cookie_of(&state);
@@ -254,12 +255,7 @@ impl SignIn {
     }
 
     /// The user is who they say, and may come in.
-    fn let_in(
-        &self,
-        request: Request,
-        who: SignedIn,
-        now: SystemTime,
-    ) -> Result<Back, Problem> {
+    fn let_in(&self, request: Request, who: SignedIn, now: SystemTime) -> Result<Back, Problem> {
         let user = User {
             issuer: who.issuer,
             subject: who.subject,

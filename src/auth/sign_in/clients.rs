@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::SignIn;
-use crate::auth::oauth::{Client, ClientAuth, ClientKind};
 use crate::auth::oauth::client::{ClientError, is_document_id, pinned, read_document};
+use crate::auth::oauth::{Client, ClientAuth, ClientKind};
 use crate::auth::store::StoreError;
 use crate::auth::web::WebError;
 

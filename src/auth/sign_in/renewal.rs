@@ -5,11 +5,9 @@
 //! wants it, and what came of it is on disk before anybody uses it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::SignIn;
@@ -17,7 +15,6 @@ use crate::auth::Principal;
 use crate::auth::credentials::{CredentialError, Credentials, Lease, LeaseState, Secret};
 use crate::auth::store::StoreError;
 use crate::auth::upstream::{UpstreamError, UpstreamTokens};
-use crate::thread::{self, Joined};
 
 /// A new child gets a token that lasts at least so long, if the provider's last that long at all.
 const LEAST_REMAINING: Duration = Duration::from_mins(10);
@@ -25,9 +22,6 @@ const LEAST_REMAINING: Duration = Duration::from_mins(10);
 const BEFORE_EXPIRY: Duration = Duration::from_mins(5);
 /// When a provider that could not be reached is tried again.
 const RETRY: Duration = Duration::from_secs(15);
-/// How often the thread looks at its watch.
-const TICK: Duration = Duration::from_millis(500);
-
 /// Issuer and subject.
 type UserKey = (Arc<str>, Arc<str>);
 
@@ -55,10 +49,14 @@ struct Leases {
 impl Renewals {
     /// There is a new token of this user, on disk.
     pub(super) fn replaced(&self, issuer: &str, subject: &str) {
-        let leases = self.state.lock().leases.remove(&(issuer.into(), subject.into()));
+        let leases = self
+            .state
+            .lock()
+            .leases
+            .remove(&(issuer.into(), subject.into()));
         for lease in leases.iter().flat_map(|it| &it.held) {
             if let Some(lease) = lease.upgrade() {
-                lease.superseded.store(true, Ordering::Release);
+                lease.supersede();
             }
         }
     }
@@ -171,7 +169,9 @@ impl SignIn {
     ) -> Result<UpstreamTokens, UpstreamError> {
         let (issuer, subject) = user;
         let Some(refresh) = &tokens.refresh else {
-            return Err(UpstreamError::SignInAgain("its token has expired".to_owned()));
+            return Err(UpstreamError::SignInAgain(
+                "its token has expired".to_owned(),
+            ));
         };
         match self.options.upstream.refresh(refresh) {
             Ok(new) => {
@@ -200,7 +200,7 @@ impl SignIn {
     }
 
     /// Refreshes what children hold, where it is time.
-    fn tend(&self, now: SystemTime) {
+    pub(crate) fn tend(&self, now: SystemTime) {
         for user in self.renewals.due(now) {
             let is_good = |tokens: &UpstreamTokens| due_of(tokens).is_none_or(|due| due > now);
             let retry = match self.tokens_where(&user, now, is_good) {
@@ -222,7 +222,10 @@ impl Credentials for SignIn {
         if principal.grant.is_none() {
             return Err(CredentialError::None);
         }
-        let user = (Arc::clone(&principal.issuer), Arc::clone(&principal.subject));
+        let user = (
+            Arc::clone(&principal.issuer),
+            Arc::clone(&principal.subject),
+        );
         let tokens = self.fresh_tokens(&user.0, &user.1, now);
         let tokens = tokens.map_err(|why| match why {
             UpstreamError::SignInAgain(_) => CredentialError::SignInAgain,
@@ -235,10 +238,10 @@ impl Credentials for SignIn {
         // Another may have replaced it before it was held.
         let kept = self.kept(&user).map_err(|_| CredentialError::SignInAgain)?;
         if kept.access != tokens.access {
-            state.superseded.store(true, Ordering::Release);
+            state.supersede();
         }
         Ok(Lease {
-            token: Secret::from(tokens.access),
+            token: Secret::new(tokens.access),
             state,
         })
     }
@@ -270,37 +273,4 @@ fn due_of(tokens: &UpstreamTokens) -> Option<SystemTime> {
 fn trouble(why: StoreError) -> UpstreamError {
     log::error!("sign-in: {why}");
     UpstreamError::TryAgain("the broker's own store is in trouble".to_owned())
-}
-
-/// The thread that keeps children's tokens fresh: `sign-in`. Ends when it is dropped.
-pub(crate) struct Renewal {
-    stop: Option<Sender<()>>,
-    thread: Option<Joined<()>>,
-}
-
-impl Renewal {
-    /// # Errors
-    /// The OS error if no thread can be started.
-    pub(crate) fn start(sign_in: Arc<SignIn>) -> std::io::Result<Self> {
-        let (stop, stopped) = bounded(0);
-        // TLS needs more stack than the threads of sessions have.
-        let thread = thread::spawn_brief("sign-in", move || run(&sign_in, &stopped))?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-}
-
-fn run(sign_in: &SignIn, stopped: &Receiver<()>) {
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
-        sign_in.tend(SystemTime::now());
-    }
-}
-
-impl Drop for Renewal {
-    fn drop(&mut self) {
-        self.stop = None;
-        drop(self.thread.take());
-    }
 }

@@ -44,7 +44,9 @@ impl SignIn {
                 let client = self.prove(&client)?;
                 let check = |row: &CodeRow| {
                     let is_right = *row.grant.client_id == *client.id
-                        && redirect_uri.as_ref().is_none_or(|it| *it == row.redirect_uri)
+                        && redirect_uri
+                            .as_ref()
+                            .is_none_or(|it| *it == row.redirect_uri)
                         && pkce_matches(&verifier, &row.challenge);
                     match is_right {
                         true => self.check_resource(resource.as_deref(), &row.grant.resource),
@@ -52,7 +54,8 @@ impl SignIn {
                     }
                 };
                 self.issue(now, |new| {
-                    self.store.redeem_code(&oauth::hash(&code), &check, new, now)
+                    self.store
+                        .redeem_code(&oauth::hash(&code), &check, new, now)
                 })
             }
             TokenRequest::Refresh {
@@ -93,7 +96,12 @@ impl SignIn {
         match store(&new) {
             Ok(issued) => {
                 self.entered(&issued.live, &issued.dropped);
-                Ok(token_response(&access, &refresh, lifetime, &issued.live.scope))
+                Ok(token_response(
+                    &access,
+                    &refresh,
+                    lifetime,
+                    &issued.live.scope,
+                ))
             }
             Err(RedeemError::Refused(why)) => Err(why),
             Err(RedeemError::Replayed { .. }) => {
@@ -117,7 +125,9 @@ impl SignIn {
         let resources = &self.options.resources;
         match asked.is_none_or(|asked| resources.is_for(issued, asked)) {
             true => Ok(()),
-            false => Err(TokenError::invalid_target("it was issued for another resource")),
+            false => Err(TokenError::invalid_target(
+                "it was issued for another resource",
+            )),
         }
     }
 
@@ -148,7 +158,10 @@ impl SignIn {
     ) -> Result<(), TokenError> {
         let Revocation { client, token } = token::read_revocation(body, authorization)?;
         let client = self.prove(&client)?;
-        if self.store.revoke_token(&oauth::hash(&token), &client.id, now)? {
+        if self
+            .store
+            .revoke_token(&oauth::hash(&token), &client.id, now)?
+        {
             self.reload(now)?;
         }
         Ok(())
@@ -165,7 +178,10 @@ impl SignIn {
             minted.map_err(|_| NotRegistered::Later(TokenError::unavailable(LATER)))
         };
         let id = mint("client-")?;
-        let secret = registration.wants_secret().then(|| mint("mcps_")).transpose()?;
+        let secret = registration
+            .wants_secret()
+            .then(|| mint("mcps_"))
+            .transpose()?;
         let client = registration.to_client(&id, secret.as_deref());
         let added = self.store.add_client(&client, now);
         added.map_err(|why| NotRegistered::Later(why.into()))?;

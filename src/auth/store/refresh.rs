@@ -60,7 +60,10 @@ impl Store {
              WHERE r.hash = ?1 AND g.expires > ?2",
             grants::grant_columns()
         );
-        self.read(|db| db.query_row(&sql, (refresh, seconds(now)), read_grant).optional())
+        self.read(|db| {
+            db.query_row(&sql, (refresh, seconds(now)), read_grant)
+                .optional()
+        })
     }
 
     /// What a client asks to be revoked (RFC 7009, section 2.1): an access token alone, or with any

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::{Value, json};
 
-use crate::auth::upstream::UpstreamTokens;
 use super::error::StoreError;
 use super::{Store, aad, count, purge, seconds, time};
+use crate::auth::upstream::UpstreamTokens;
 
 const MAX_USERS: usize = 10_000;
 

@@ -150,9 +150,7 @@ impl Visit<'_> {
             Problem::Document(_) => (Trouble::UnknownClient, Some(&*detail)),
             Problem::Stale | Problem::LoginOver => (Trouble::Expired, None),
             Problem::OtherBrowser => (Trouble::OtherBrowser, None),
-            Problem::ProviderRefused(_) => {
-                (Trouble::ProviderSaidNo { provider }, Some(&*detail))
-            }
+            Problem::ProviderRefused(_) => (Trouble::ProviderSaidNo { provider }, Some(&*detail)),
             Problem::ProviderDown(_) => (Trouble::ProviderUnreachable { provider }, None),
             Problem::NotAdmitted { name } => (Trouble::NotAdmitted { name, provider }, None),
             // What is wrong here is the operator's to know.

@@ -72,9 +72,8 @@ impl Limits {
         let mut key = (kind, address(peer));
         let mut buckets = self.0.lock();
         if buckets.len() >= BUCKETS_MAX && !buckets.contains_key(&key) {
-            let is_full = |kind: Kind, it: &Bucket| {
-                it.fill(kind, now).tokens >= f64::from(kind.allowed().0)
-            };
+            let is_full =
+                |kind: Kind, it: &Bucket| it.fill(kind, now).tokens >= f64::from(kind.allowed().0);
             buckets.retain(|(kind, _), it| !is_full(*kind, it));
             if buckets.len() >= BUCKETS_MAX {
                 key = (kind, None);
@@ -98,7 +97,11 @@ impl Limits {
 /// The address that counts; `None` for a Unix socket and what is no address.
 fn address(peer: &str) -> Option<IpAddr> {
     let address = peer.parse::<std::net::SocketAddr>().map(|it| it.ip());
-    match address.or_else(|_| peer.parse::<IpAddr>()).ok()?.to_canonical() {
+    match address
+        .or_else(|_| peer.parse::<IpAddr>())
+        .ok()?
+        .to_canonical()
+    {
         IpAddr::V6(address) => {
             let prefix = address.to_bits() & !u128::from(u64::MAX);
             Some(IpAddr::V6(Ipv6Addr::from_bits(prefix)))
@@ -136,8 +139,14 @@ mod tests {
         let (limits, now) = (Limits::default(), Instant::now());
         assert_eq!(taken(&limits, &Endpoint::Token, "2001:db8::1", now), 120);
         assert_eq!(taken(&limits, &Endpoint::Token, "2001:db8::2", now), 0);
-        assert_eq!(taken(&limits, &Endpoint::Token, "2001:db8:0:1::2", now), 120);
-        assert_eq!(taken(&limits, &Endpoint::Token, "::ffff:192.0.2.1", now), 120);
+        assert_eq!(
+            taken(&limits, &Endpoint::Token, "2001:db8:0:1::2", now),
+            120
+        );
+        assert_eq!(
+            taken(&limits, &Endpoint::Token, "::ffff:192.0.2.1", now),
+            120
+        );
         assert_eq!(taken(&limits, &Endpoint::Token, "192.0.2.1", now), 0);
     }
 

@@ -44,9 +44,7 @@ pub(super) fn serve(
 fn register(sign_in: &SignIn, body: &str, now: SystemTime) -> Rendered {
     match sign_in.register(body, now) {
         Ok(json) => Rendered::json(201, json.as_bytes()),
-        Err(NotRegistered::Wrong(why)) => {
-            Rendered::json(400, why.to_json().as_bytes())
-        }
+        Err(NotRegistered::Wrong(why)) => Rendered::json(400, why.to_json().as_bytes()),
         Err(NotRegistered::Later(why)) => refused(&why, None),
     }
 }
@@ -78,5 +76,8 @@ fn for_programs(rendered: Rendered) -> Rendered {
     rendered
         .with("Cache-Control", "no-store")
         .with("Access-Control-Allow-Origin", "*")
-        .with("Access-Control-Expose-Headers", "WWW-Authenticate, Retry-After")
+        .with(
+            "Access-Control-Expose-Headers",
+            "WWW-Authenticate, Retry-After",
+        )
 }
