@@ -193,7 +193,8 @@ fn careful(timeout: Duration) -> ConfigBuilder<AgentScope> {
         .proxy(None)
         .max_idle_connections(0)
         .max_response_header_size(MAX_HEAD_BYTES)
-        .input_buffer_size(MAX_HEAD_BYTES)
+        // Larger than a head, or one that is too large would look like a lost connection.
+        .input_buffer_size(2 * MAX_HEAD_BYTES)
         .http_status_as_error(false)
         .user_agent(concat!("mcp-broker/", env!("CARGO_PKG_VERSION")))
         .accept("application/json")

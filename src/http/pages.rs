@@ -131,20 +131,23 @@ pub(super) fn consent(consent: &Consent<'_>) -> Page {
         is_everything: consent.is_forgejo && !scopes::name_an_api(consent.scopes),
         request: consent.request,
     };
-    let mut csp = policy();
-    csp.push_str("; form-action ");
-    csp.push_str(&form_action(consent));
-    render(200, csp, &page)
+    render(200, policy(), &page)
 }
 
-/// Sends the browser to a private-use URI, success or error, at the press of a button: browsers
-/// ignore a redirect to an app that is not a person's own doing, and show an empty page.
+/// Hands a private-use URI, success or error, to the browser at the press of a button. A redirect
+/// to it would leave the person on the page before, with a form that has been used; and browsers
+/// open an app only where a person has just done something.
 pub(super) fn handover(
     broker: &str,
     client_name: &str,
     location: &str,
     is_signed_in: bool,
 ) -> Page {
+    let scheme = scheme(location);
+    if !is_of_an_app(scheme) {
+        log::error!("no page for a URI of the scheme {scheme:?}");
+        return trouble(broker, Trouble::Broken, None);
+    }
     let what = match is_signed_in {
         true => "You are signed in. The app finishes the rest.",
         false => "You are not signed in. The app will tell you more.",
@@ -154,7 +157,7 @@ pub(super) fn handover(
         client: shown(client_name, NAME_CHARS),
         what,
         location,
-        scheme: scheme(location),
+        scheme,
     };
     render(200, closed_policy(), &page)
 }
@@ -174,7 +177,10 @@ fn render(status: u16, csp: String, page: &impl Template) -> Page {
     }
 }
 
-/// The policy of pages, without their `form-action`.
+/// The policy of pages with a form, which has no `form-action`: Chromium holds against it each
+/// redirect that follows a POST, and where the provider knows the person already these lead
+/// through hosts of its own and of the client, which may send the browser on to a scheme that only
+/// its app knows. No list has all of them, and `https:`, which lets go to anyone, is no defence.
 fn policy() -> String {
     static STYLE_HASH: LazyLock<String> =
         LazyLock::new(|| STANDARD.encode(Sha256::digest(STYLE.as_bytes())));
@@ -190,19 +196,29 @@ fn closed_policy() -> String {
     policy() + "; form-action 'none'"
 }
 
-/// Chromium holds each redirect after a form's POST against `form-action`, so the list has all
-/// that may lie between our button and the client: a provider may pass people on to hosts of its
-/// own, and redirects at once where they are signed in. Sources cannot name an IPv6 address.
-fn form_action(consent: &Consent<'_>) -> String {
-    match consent.destination {
-        Destination::Web => "'self' https:".to_owned(),
-        Destination::Loopback => "'self' https: http:".to_owned(),
-        Destination::PrivateUse => format!("'self' https: {}:", scheme(consent.redirect_uri)),
-    }
-}
-
 fn scheme(uri: &str) -> &str {
     uri.split(':').next().unwrap_or_default()
+}
+
+/// Whether an app may have claimed the scheme: that is, no browser acts on it by itself.
+fn is_of_an_app(scheme: &str) -> bool {
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    let of_browsers = [
+        "about",
+        "blob",
+        "data",
+        "file",
+        "filesystem",
+        "ftp",
+        "http",
+        "https",
+        "javascript",
+        "vbscript",
+        "view-source",
+        "ws",
+        "wss",
+    ];
+    scheme.chars().all(is_scheme) && !of_browsers.iter().any(|it| it.eq_ignore_ascii_case(scheme))
 }
 
 fn standing(standing: Standing<'_>) -> String {
