@@ -56,8 +56,8 @@ pub(crate) fn matches(registered: &str, asked: &str) -> bool {
     }
 }
 
-/// Whom the answer goes to, for the consent page: the host, with a port that is not the usual one;
-/// of a scheme that belongs to a program, the scheme and its colon.
+/// Whom the answer goes to, for the consent page: the host and the port, if it has one; of a scheme
+/// that belongs to a program, the scheme and its colon.
 pub(crate) fn host_for_people(uri: &str) -> String {
     let Ok(parts) = Parts::read(uri) else {
         return "an unknown place".to_owned();
