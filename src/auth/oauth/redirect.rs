@@ -6,7 +6,8 @@ use fluent_uri::Uri;
 use super::form::MAX_LONG;
 
 /// Schemes of programs that are known to use one without a dot. All others must look like a domain
-/// turned round (RFC 8252, section 7.1), which keeps `javascript`, `data`, `file` and their like out.
+/// turned round (RFC 8252, section 7.1), which keeps out `javascript`, `data`, `file` and their
+/// like.
 const PRIVATE_SCHEMES: [&str; 8] = [
     "claude",
     "cursor",

@@ -44,9 +44,11 @@ const OFFLINE: (&str, &str) = ("scope", "mcp offline_access");
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     Row { who: "claude.ai", id: CLAUDE, known: Pinned,
-        redirect_uri: "https://claude.ai/api/mcp/auth_callback", also: &[RESOURCE, CONSENT, OFFLINE] },
+        redirect_uri: "https://claude.ai/api/mcp/auth_callback",
+        also: &[RESOURCE, CONSENT, OFFLINE] },
     Row { who: "claude.com", id: CLAUDE, known: Pinned,
-        redirect_uri: "https://claude.com/api/mcp/auth_callback", also: &[RESOURCE, CONSENT, OFFLINE] },
+        redirect_uri: "https://claude.com/api/mcp/auth_callback",
+        also: &[RESOURCE, CONSENT, OFFLINE] },
     Row { who: "claude.ai by DCR", id: "", known: Registered(r#"{"client_name":"Claude",
             "redirect_uris":["https://claude.ai/api/mcp/auth_callback"],
             "grant_types":["authorization_code","refresh_token"],"response_types":["code"],
@@ -61,7 +63,8 @@ const ROWS: &[Row] = &[
             r#"{"token_endpoint_auth_method":"none"}"#),
         redirect_uri: "http://localhost:3118/callback", also: &[RESOURCE] },
     Row { who: "ChatGPT", id: CHATGPT, known: Pinned,
-        redirect_uri: "https://chatgpt.com/connector_platform_oauth_redirect", also: &[RESOURCE, OFFLINE] },
+        redirect_uri: "https://chatgpt.com/connector_platform_oauth_redirect",
+        also: &[RESOURCE, OFFLINE] },
     Row { who: "ChatGPT by document", id: CHATGPT, known: Document(
             &["https://chatgpt.com/connector_platform_oauth_redirect"],
             r#"{"token_endpoint_auth_method":"private_key_jwt",
@@ -86,7 +89,8 @@ const ROWS: &[Row] = &[
             "token_endpoint_auth_method":"none"}"#),
         redirect_uri: "https://insiders.vscode.dev/redirect", also: &[RESOURCE] },
     Row { who: "Cursor", id: "", known: Registered(r#"{"client_name":"Cursor",
-            "redirect_uris":["http://localhost:8787/callback"],"token_endpoint_auth_method":"none"}"#),
+            "redirect_uris":["http://localhost:8787/callback"],
+            "token_endpoint_auth_method":"none"}"#),
         redirect_uri: "http://localhost:8787/callback", also: &[RESOURCE] },
     Row { who: "Cursor's own scheme", id: "", known: Registered(r#"{"client_name":"Cursor",
             "redirect_uris":["cursor://anysphere.cursor-mcp/oauth/callback"]}"#),
