@@ -152,12 +152,15 @@ fn bad_requests_are_told_apart() {
     }
 }
 
+/// The `Authorization` field; of the body `client_id` and `client_secret`; id and secret as they are
+/// read, or the error.
+type Proof<'a> = (Option<String>, Option<&'a str>, Option<&'a str>, &'a str);
+
 /// S1: how a client shows who it is (RFC 6749, section 2.3).
 #[test]
 fn clients_authenticate_in_one_way() {
     #[rustfmt::skip]
-    let table: &[(Option<String>, Option<&str>, Option<&str>, &str)] = &[
-        // the field; of the body: client_id, client_secret; id and secret as read, or the error
+    let table: &[Proof] = &[
         (None, Some("abc"), None, "abc"),
         (None, Some("abc"), Some(""), "abc"),
         (None, Some("abc"), Some("s"), "abc s"),
