@@ -152,8 +152,8 @@ fn bad_requests_are_told_apart() {
     }
 }
 
-/// The `Authorization` field; of the body `client_id` and `client_secret`; id and secret as they are
-/// read, or the error.
+/// The `Authorization` field; of the body `client_id` and `client_secret`; id and secret as they
+/// are read, or the error.
 type Proof<'a> = (Option<String>, Option<&'a str>, Option<&'a str>, &'a str);
 
 /// S1: how a client shows who it is (RFC 6749, section 2.3).
