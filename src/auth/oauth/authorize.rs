@@ -192,10 +192,11 @@ impl Asked {
 
     fn check_flow(&self) -> Result<(), Deny> {
         let deny = |error, why: &str| Err(Deny(error, why.to_owned()));
-        if self.form.all("request").next().is_some() {
+        let is_there = |name| self.form.all(name).any(|value| !value.is_empty());
+        if is_there("request") {
             return deny("request_not_supported", "request objects are not supported");
         }
-        if self.form.all("request_uri").next().is_some() {
+        if is_there("request_uri") {
             return deny("request_uri_not_supported", "request_uri is not supported");
         }
         match self.one("response_type")? {

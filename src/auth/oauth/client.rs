@@ -127,12 +127,9 @@ pub(crate) fn read_document(client_id: &str, document: &str) -> Result<Client, C
     }
     let name = name(&document)?.ok_or_else(|| metadata("it has no client_name"))?;
     let redirect_uris = redirect_uris(&document)?;
-    if let Some(uri) = redirect_uris
-        .iter()
-        .find(|uri| !redirect::is_of_the_web(uri))
-    {
-        let why = format!("{uri:?} has a scheme that only registered clients may use");
-        return Err(ClientError::RedirectUri(why));
+    if !redirect_uris.iter().all(|uri| redirect::is_of_the_web(uri)) {
+        let why = "one of redirect_uris has a scheme that only registered clients may use";
+        return Err(ClientError::RedirectUri(why.to_owned()));
     }
     let methods = document_methods(&document)?;
     if methods
@@ -336,9 +333,10 @@ fn is_space(c: char) -> bool {
     c.is_whitespace() || c.is_control()
 }
 
-/// Characters of no width, and those that turn the direction of writing.
+/// Characters that cannot be seen, and those that turn the direction of writing.
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+        '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

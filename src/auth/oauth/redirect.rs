@@ -6,7 +6,8 @@ use fluent_uri::Uri;
 use super::form::MAX_LONG;
 
 /// Schemes of programs that are known to use one without a dot. All others must look like a domain
-/// turned round (RFC 8252, section 7.1), which keeps `javascript`, `data`, `file` and their like out.
+/// turned round (RFC 8252, section 7.1), which keeps out `javascript`, `data`, `file` and their
+/// like.
 const PRIVATE_SCHEMES: [&str; 8] = [
     "claude",
     "cursor",
@@ -56,8 +57,8 @@ pub(crate) fn matches(registered: &str, asked: &str) -> bool {
     }
 }
 
-/// Whom the answer goes to, for the consent page: the host, with a port that is not the usual one;
-/// of a scheme that belongs to a program, the scheme and its colon.
+/// Whom the answer goes to, for the consent page: the host and the port, if it has one; of a scheme
+/// that belongs to a program, the scheme and its colon.
 pub(crate) fn host_for_people(uri: &str) -> String {
     let Ok(parts) = Parts::read(uri) else {
         return "an unknown place".to_owned();

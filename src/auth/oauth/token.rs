@@ -79,10 +79,10 @@ impl TokenError {
         }
     }
 
-    /// The `WWW-Authenticate` that goes with it where the request had an `Authorization` field (RFC
-    /// 6749, section 5.2).
+    /// The `WWW-Authenticate` that goes with it where the request's `Authorization` field was meant
+    /// to authenticate the client (RFC 6749, section 5.2).
     pub(crate) fn challenge(&self, authorization: Option<&str>) -> Option<&'static str> {
-        let is_due = self.status() == 401 && authorization.is_some();
+        let is_due = self.status() == 401 && authorization.is_some_and(is_basic);
         is_due.then_some("Basic realm=\"oauth\"")
     }
 
@@ -236,7 +236,7 @@ impl Body {
             let why = "client assertions are not supported";
             return Err(TokenError::new("invalid_client", why));
         }
-        if let Some(field) = authorization {
+        if let Some(field) = authorization.filter(|field| is_basic(field)) {
             let proof = basic(field).ok_or_else(|| {
                 TokenError::new("invalid_client", "the Authorization field cannot be read")
             })?;
@@ -252,10 +252,17 @@ impl Body {
     }
 }
 
+/// Whether a field authenticates a client. One of another scheme does not: some programs send their
+/// `Bearer` everywhere.
+fn is_basic(field: &str) -> bool {
+    let scheme = field.trim().split(' ').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case("basic")
+}
+
 /// Id and secret of a `Basic` field, each encoded as in a form (RFC 6749, section 2.3.1).
 fn basic(field: &str) -> Option<ClientProof> {
-    let (scheme, encoded) = field.trim().split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > 2 * MAX_LONG {
+    let (_, encoded) = field.trim().split_once(' ')?;
+    if encoded.len() > 2 * MAX_LONG {
         return None;
     }
     let pair = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
