@@ -91,7 +91,7 @@ fn does_not_fit<T>(_: &T) -> Result<(), TokenError> {
     })
 }
 
-/// A user with one grant, whose tokens are `access-TAG` and `refresh-TAG`, TAG being the grant's id.
+/// A user with one grant, whose tokens are `access-TAG` and `refresh-TAG`; TAG is the grant's id.
 fn sign_in(store: &Store, subject: &str, grant: &str) {
     store
         .save_user(&user(subject, subject), &upstream(subject), at(0))

@@ -38,6 +38,7 @@ fn first(store: &Store) -> u64 {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test has no supervisor")]
 fn nothing_acknowledged_is_lost() {
     let dir = TempDir::new("store-crash");
     let store = open(dir.path());

@@ -141,7 +141,7 @@ fn there_are_only_so_many_logins_users_and_grants() {
     fill(
         &store,
         10_000,
-        &format!("INSERT INTO users SELECT 'i', 's' || i, 'n', NULL, 0, 0, NULL FROM n"),
+        "INSERT INTO users SELECT 'i', 's' || i, 'n', NULL, 0, 0, NULL FROM n",
     );
     fill(&store, 10_000, &sql);
     let add = |second| store.add_code(&hash("c"), &new_grant("mine", "1"), at(second));
@@ -252,7 +252,8 @@ fn users_are_revoked_by_name_subject_or_both() {
             .unwrap();
     }
     let full = |subject: &str| format!("{ISSUER}#{subject}");
-    let cases: &[(&str, Result<usize, Vec<String>>, &[&str])] = &[
+    type Case<'a> = (&'a str, Result<usize, Vec<String>>, &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
         ("nobody", Err(vec![]), &["1", "2", "3", "4", "5"]),
         ("ALICE", Err(vec![]), &["1", "2", "3", "4", "5"]),
         (
