@@ -30,8 +30,8 @@ const MAX_TEXT_BYTES: u64 = 256;
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1 + NONCE_LEN;
 
-/// Seals and opens. A copy is the same key. 2^32 texts may be sealed under one key before two random
-/// nonces could meet.
+/// Seals and opens. A copy is the same key. 2^32 texts may be sealed under one key before two
+/// random nonces could meet.
 #[derive(Clone)]
 pub(crate) struct Key(LessSafeKey);
 

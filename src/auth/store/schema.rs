@@ -106,6 +106,7 @@ pub(super) fn open(state_dir: &Path, key: &Key) -> Result<(PathBuf, Connection),
         settle(&connection)?;
         let version = check(&connection)?;
         migrate(&mut connection, version, key)?;
+        connection.execute_batch("PRAGMA shrink_memory")?; // checking read every page
         Ok(connection)
     });
     match connection {
