@@ -3,7 +3,8 @@
 //! [`Web`] asks those that the operator has configured. [`Documents`] asks whomever an unknown
 //! visitor names, hence its many rules.
 //!
-//! `address` says which addresses are public · `document` is [`Documents`] · `error` is [`WebError`].
+//! `address` says which addresses are public · `document` is [`Documents`] · `error` is
+//! [`WebError`].
 #![allow(dead_code)] // until it is wired
 
 mod address;
