@@ -117,7 +117,8 @@ impl Upstream {
     fn with_timeout(options: UpstreamOptions, timeout: Duration) -> Result<Self, UpstreamError> {
         let broken = |error: WebError| UpstreamError::Broken(error.to_string());
         let web = Web::new(options.ca_file.as_deref(), timeout).map_err(broken)?;
-        let discovery = Discovery::new(&options.url).map_err(broken)?;
+        let discovery = Discovery::new(&options.url)
+            .map_err(|error| UpstreamError::Broken(format!("the provider's url: {error}")))?;
         Ok(Self {
             options,
             web,

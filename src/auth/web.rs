@@ -3,7 +3,8 @@
 //! [`Web`] asks those that the operator has configured. [`Documents`] asks whomever an unknown
 //! visitor names, hence its many rules.
 //!
-//! `address` says which addresses are public · `document` is [`Documents`] · `error` is [`WebError`].
+//! `address` says which addresses are public · `document` is [`Documents`] · `error` is
+//! [`WebError`].
 #![allow(dead_code)] // until it is wired
 
 mod address;
@@ -71,10 +72,7 @@ impl Web {
         let variables = ["HTTPS_PROXY", "https_proxy"];
         let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         // It reads the lists of exceptions (`NO_PROXY`) as well.
-        let proxy = variables
-            .iter()
-            .any(|name| is_set(name))
-            .then(Proxy::try_from_env);
+        let proxy = variables.iter().any(is_set).then(Proxy::try_from_env);
         Self::with_proxy(ca_file, timeout, proxy.flatten())
     }
 
