@@ -130,7 +130,9 @@ fn all() -> Vec<(String, Page)> {
     ];
     let consents = consents.map(|(name, it)| (name.to_owned(), consent(&it)));
     let troubles = troubles().map(|(name, _, it)| {
-        let page = trouble("mcp.example.org", it, Some("timed out after 10 s"));
+        let is_ours = matches!(it, Trouble::ProviderUnreachable { .. } | Trouble::Broken);
+        let detail = is_ours.then_some("codeberg.org: timed out after 10 s");
+        let page = trouble("mcp.example.org", it, detail);
         (format!("trouble-{name}"), page)
     });
     let location = "cursor://anysphere.cursor-mcp/oauth/callback?code=mcpc_x&state=y";
@@ -214,10 +216,11 @@ fn consent_says_when_it_is_about_everything() {
 #[test]
 fn names_of_strangers_are_text_and_short() {
     let page = consent(&hostile());
-    for tag in ["<img", "<script", "onfocus='x'", "49"] {
+    for tag in ["<img", "<script", "onfocus='x'"] {
         lacks(&page, tag);
     }
     has(&page, "&#60;img src=x onerror=alert(1)&#62;");
+    has(&page, "{{7*7}}");
     let name = "\u{202e}evil\u{0} ".repeat(40);
     let page = consent(&Consent {
         client_name: &name,
