@@ -98,8 +98,8 @@ impl fmt::Debug for Principal {
     }
 }
 
-/// Why a request is from nobody. The answer to each is `401` with its own `WWW-Authenticate` (RFC
-/// 6750, section 3).
+/// Why a request is not served: it is from nobody, or from somebody who may not. The answers differ
+/// (RFC 6750, section 3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum AuthError {
     /// There is no `Authorization` header, or one of another scheme than `Bearer`.
@@ -107,6 +107,13 @@ pub(crate) enum AuthError {
     /// The token is malformed, unknown, revoked or expired; which one is not for the client to
     /// learn.
     Invalid,
+    /// The token is good, but not for this: a scope is lacking, or its user is not to be let in.
+    #[allow(dead_code)] // until signing in is wired
+    InsufficientScope,
+    /// A key must be fetched before anybody knows: to be asked again on a thread that may wait.
+    /// There, that it cannot be had.
+    #[allow(dead_code)] // until signing in is wired
+    Later,
 }
 
 impl fmt::Display for AuthError {
@@ -114,6 +121,8 @@ impl fmt::Display for AuthError {
         f.write_str(match self {
             Self::Missing => "a bearer token is needed",
             Self::Invalid => "the bearer token is unknown, revoked or expired",
+            Self::InsufficientScope => "the bearer token does not permit this",
+            Self::Later => "the bearer token cannot be checked at the moment",
         })
     }
 }
@@ -121,7 +130,7 @@ impl fmt::Display for AuthError {
 impl std::error::Error for AuthError {}
 
 /// The longest token that is looked at.
-const MAX_TOKEN_BYTES: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 8 << 10;
 
 /// Tells principals by their tokens. Shared by all threads.
 pub(crate) struct Authenticator {

@@ -450,15 +450,17 @@ fn not_message(asker: Asker<'_>, why: ParseError) -> Rendered {
 
 /// RFC 6750 section 3: without credentials the challenge carries no error.
 fn unauthorized(asker: Asker<'_>, why: AuthError) -> Rendered {
-    let (challenge, message) = match why {
-        AuthError::Missing => ("Bearer realm=\"mcp-broker\"", "a bearer token is needed"),
-        AuthError::Invalid => (
-            "Bearer realm=\"mcp-broker\", error=\"invalid_token\"",
-            "the bearer token is unknown, revoked or expired",
+    let (status, challenge) = match why {
+        AuthError::Missing => (401, "Bearer realm=\"mcp-broker\""),
+        AuthError::Invalid => (401, "Bearer realm=\"mcp-broker\", error=\"invalid_token\""),
+        AuthError::InsufficientScope => (
+            403,
+            "Bearer realm=\"mcp-broker\", error=\"insufficient_scope\"",
         ),
+        AuthError::Later => return busy(asker, &why.to_string()),
     };
     asker
-        .error(401, code::SERVER_ERROR, message)
+        .error(status, code::SERVER_ERROR, &why.to_string())
         .with("WWW-Authenticate", challenge)
 }
 
