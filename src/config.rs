@@ -180,21 +180,11 @@ pub(crate) fn load(
     };
     let (servers, mut warnings) = (choose_servers(args, file.servers)?, file.warnings);
     let settings = args.settings.clone().or(file.settings);
-    let listen = settings.listen.unwrap_or(Listen::Tcp(DEFAULT_LISTEN));
+    let listen = settings.listen.clone();
+    let listen = listen.unwrap_or(Listen::Tcp(DEFAULT_LISTEN));
     let auth = !settings.no_auth.unwrap_or(false);
-    if let Some((line, server)) = &file.auth {
-        let path = args.config.clone().unwrap_or_default();
-        warnings.extend(
-            server
-                .warning()
-                .map(|it| format!("{}:{line}: {it}", path.display())),
-        );
-        let fits = server.fits(!auth, settings.public_url.as_ref(), &listen);
-        fits.map_err(|message| ConfigError::Line {
-            path,
-            line: *line,
-            message,
-        })?;
+    if let Some(from_file) = &file.auth {
+        warnings.extend(check_auth(args, from_file, &settings, &listen)?);
     }
     if !auth && !listen.is_local() {
         return Err(ConfigError::OpenDoor { listen });
@@ -250,6 +240,26 @@ pub(crate) fn load(
         servers,
         warnings,
     })
+}
+
+/// Whether the `auth` object goes with all else that was said, and what there is to warn of.
+fn check_auth(
+    args: &ServeArgs,
+    (line, server): &(usize, AuthConfig),
+    settings: &Settings,
+    listen: &Listen,
+) -> Result<Option<String>, ConfigError> {
+    let (path, no_auth) = (args.config.clone().unwrap_or_default(), settings.no_auth);
+    let warning = server.warning();
+    let warning = warning.map(|it| format!("{}:{line}: {it}", path.display()));
+    match server.fits(no_auth == Some(true), settings.public_url.as_ref(), listen) {
+        Ok(()) => Ok(warning),
+        Err(message) => Err(ConfigError::Line {
+            path,
+            line: *line,
+            message,
+        }),
+    }
 }
 
 /// Where tokens are kept: as typed, else as systemd says, else in the user's state directory (XDG

@@ -146,196 +146,100 @@ fn an_outside_server_can_be_named() {
     assert_eq!(most.scopes, ["mcp", "read:user"]);
 }
 
+/// What is wrong, and how its message begins.
+const WRONG_AUTH: &str = r##"
+{} → "auth" needs one of "forgejo", "oidc" and "jwt"
+true → expected an object
+{"gitea": {}} → unknown key "gitea"
+{"forgeyo": {}} → unknown key "forgeyo", did you mean "forgejo"?
+{"oidc": {}, "jwt": {}} → "oidc" and "jwt" at once
+{"oidc": {}} → "oidc" has no "url"
+{"jwt": {}} → "jwt" has no "issuer"
+{"jwt": {"issuer": "https://i.org"}} → "jwt" has no "allow": nobody would
+{"jwt": {"isuer": ""}} → unknown key "isuer", did you mean "issuer"?
+{"jwt": {}, "access_token_lifetime": "5m"} → "access_token_lifetime" is of no use with "jwt"
+{"access_token_lifetime": "2h", "oidc": {}} → access_token_lifetime: 2h is not between 1m and 1h
+{"access_token_lifetime": "59s", "oidc": {}} → access_token_lifetime: 59s is not between
+{"refresh_token_lifetime": "366d", "oidc": {}} → refresh_token_lifetime: 366d is not between 1h and
+"##;
+
+const WRONG_UPSTREAM: &str = r##"
+"url": "http://git.example.org" → url: "http://git.example.org" is neither
+"url": "ftp://git.example.org" → url: "ftp://git.example.org" is neither http
+"url": "https://a:b@c.org" → url: "https://a:b@c.org" has a user name
+"url": "https://c.org?x" → url: "https://c.org?x" has a query
+"url": "http://127.0.0.1.evil.org" → url: "http://127.0.0.1.evil.org" is neither
+"url": "http://localhost" → "forgejo" has no "client_id"
+"url": "http://[::1]:3000" → "forgejo" has no "client_id"
+"client_id": "" → client_id: "" is empty
+"client_id": "a\nb" → client_id: "a\nb" is empty, longer than 1024 bytes, or has control
+"client_secret": "" → client_secret: the secret is empty
+"client_secret": "${env.EMPTY}" → client_secret: the secret is empty
+"client_secret": "${env.NOPE}" → client_secret: the broker's own environment has no NOPE
+"client_secret": "${user.name}" → client_secret: there is no user here
+"client_secret": "${FORGEJO_SECRET}" → client_secret: unknown placeholder
+"client_secret_file": "secret" → "client_secret_file" must be an absolute path
+"client_secret_file": "/nope" → client_secret_file: /nope: No such file
+"client_secret_file": "/dev/null" → client_secret_file: /dev/null: not a regular
+"client_secret": "a", "client_secret_file": "/b" → "client_secret" and "client_secret_file": leave
+"scopes": " " → scopes: " " is not a list of scopes
+"scopes": "a\"b" → scopes: "a\"b" is not a list of scopes
+"ca_file": "ca.pem" → "ca_file" must be an absolute path
+"allow": {} → "allow" lets nobody in
+"allow": {"users": [], "anyone": false} → "allow" lets nobody in
+"allow": {"users": ["a"], "anyone": true} → "allow" lets anyone in and lists
+"allow": {"users": [""]} → users: "" is empty
+"allow": {"user": []} → unknown key "user", did you mean "users"?
+"allow": {"groups": "a"} → expected a list
+"##;
+
+const WRONG_JWT: &str = r##"
+"algorithms": [] → "algorithms" is empty
+"algorithms": ["none"] → "none" would take tokens that nobody has signed
+"algorithms": ["NONE"] → "NONE" would take tokens that nobody has signed
+"algorithms": ["HS256"] → "HS256" needs a shared secret
+"algorithms": ["rs256"] → "rs256" is not one of RS256,
+"algorithms": ["ES265"] → "ES265" is not one of RS256, RS384
+"jwks_url": "http://i.org/k" → jwks_url: "http://i.org/k" is neither https
+"jwks_url": "https://i.org/k#a" → jwks_url: "https://i.org/k#a" has a query or
+"scopes": ["a b"] → scopes: "a b" is not a scope
+"allow": {"subjects": []} → "allow" lets nobody in
+"allow": {"users": ["a"]} → unknown key "users"
+"##;
+
 #[test]
 fn what_is_wrong_is_said() {
     let dir = Dir::new();
     let check = |members: &str, expected: &str| {
-        match load_broker(&dir, members) {
-            Err(message) => {
-                let message = message.trim_start_matches("config.json:");
-                let (_, message) = message.split_once(": ").unwrap();
-                assert!(message.starts_with(expected), "{members}\n  {message}");
-            }
-            Ok(_) => panic!("{members} was taken"),
+        let Err(message) = load_broker(&dir, members) else {
+            panic!("{members} was taken");
         };
+        let message = message.trim_start_matches("config.json:");
+        let (_, message) = message.split_once(": ").unwrap();
+        assert!(message.starts_with(expected), "{members}\n  {message}");
     };
-    for (auth, expected) in [
-        ("{}", r#""auth" needs one of "forgejo", "oidc" and "jwt""#),
-        ("true", "expected an object"),
-        (r#"{"gitea": {}}"#, r#"unknown key "gitea""#),
-        (
-            r#"{"forgeyo": {}}"#,
-            r#"unknown key "forgeyo", did you mean "forgejo"?"#,
-        ),
-        (r#"{"oidc": {}, "jwt": {}}"#, r#""oidc" and "jwt" at once"#),
-        (r#"{"oidc": {}}"#, r#""oidc" has no "url""#),
-        (r#"{"jwt": {}}"#, r#""jwt" has no "issuer""#),
-        (
-            r#"{"jwt": {"issuer": "https://i.org"}}"#,
-            r#""jwt" has no "allow": nobody would"#,
-        ),
-        (
-            r#"{"jwt": {"isuer": ""}}"#,
-            r#"unknown key "isuer", did you mean "issuer"?"#,
-        ),
-        (
-            r#"{"jwt": {}, "access_token_lifetime": "5m"}"#,
-            r#""access_token_lifetime" is of no use with "jwt""#,
-        ),
-        (
-            r#"{"access_token_lifetime": "2h", "oidc": {}}"#,
-            "access_token_lifetime: 2h is not between 1m and 1h",
-        ),
-        (
-            r#"{"refresh_token_lifetime": "366d", "oidc": {}}"#,
-            "refresh_token_lifetime: 366d is not between 1h and 365d",
-        ),
-    ] {
-        check(&format!("\"auth\": {auth}"), expected);
-    }
-    for (upstream, expected) in [
-        (
-            r#""url": "http://git.example.org""#,
-            "url: \"http://git.example.org\" is neither",
-        ),
-        (
-            r#""url": "ftp://git.example.org""#,
-            "url: \"ftp://git.example.org\" is neither http",
-        ),
-        (
-            r#""url": "https://a:b@c.org""#,
-            "url: \"https://a:b@c.org\" has a user name",
-        ),
-        (
-            r#""url": "https://c.org?x""#,
-            "url: \"https://c.org?x\" has a query",
-        ),
-        (
-            r#""url": "http://127.0.0.1.evil.org""#,
-            "url: \"http://127.0.0.1.evil.org\" is neither",
-        ),
-        (
-            r#""url": "http://localhost""#,
-            "\"forgejo\" has no \"client_id\"",
-        ),
-        (
-            r#""url": "http://[::1]:3000""#,
-            "\"forgejo\" has no \"client_id\"",
-        ),
-        (r#""client_id": """#, "client_id: \"\" is empty"),
-        (r#""client_id": "a\nb""#, "client_id: "),
-        (
-            r#""client_secret": """#,
-            "client_secret: the secret is empty",
-        ),
-        (
-            r#""client_secret": "${env.EMPTY}""#,
-            "client_secret: the secret is empty",
-        ),
-        (
-            r#""client_secret": "${env.NOPE}""#,
-            "client_secret: the broker's own environment has no",
-        ),
-        (
-            r#""client_secret": "${user.name}""#,
-            "client_secret: there is no user here",
-        ),
-        (
-            r#""client_secret": "${FORGEJO_SECRET}""#,
-            "client_secret: unknown placeholder",
-        ),
-        (
-            r#""client_secret_file": "secret""#,
-            "\"client_secret_file\" must be an absolute path",
-        ),
-        (
-            r#""client_secret_file": "/nope""#,
-            "client_secret_file: /nope: No such file",
-        ),
-        (
-            r#""client_secret_file": "/dev/null""#,
-            "client_secret_file: /dev/null: not a regular",
-        ),
-        (
-            r#""client_secret": "a", "client_secret_file": "/b""#,
-            "\"client_secret\" and \"client_",
-        ),
-        (r#""scopes": " ""#, "scopes: \" \" is not a list of scopes"),
-        (r#""scopes": "a\"b""#, "scopes: "),
-        (
-            r#""ca_file": "ca.pem""#,
-            "\"ca_file\" must be an absolute path",
-        ),
-        (r#""allow": {}"#, "\"allow\" lets nobody in"),
-        (
-            r#""allow": {"users": [], "anyone": false}"#,
-            "\"allow\" lets nobody in",
-        ),
-        (
-            r#""allow": {"users": ["a"], "anyone": true}"#,
-            "\"allow\" lets anyone in and lists",
-        ),
-        (r#""allow": {"users": [""]}"#, "users: \"\" is empty"),
-        (
-            r#""allow": {"user": []}"#,
-            "unknown key \"user\", did you mean \"users\"?",
-        ),
-        (r#""allow": {"groups": "a"}"#, "expected a list"),
-    ] {
-        check(
-            &format!("\"auth\": {{\"forgejo\": {{{upstream}}}}}"),
-            expected,
-        );
-    }
-    for (jwt, expected) in [
-        (r#""algorithms": []"#, "\"algorithms\" is empty"),
-        (
-            r#""algorithms": ["none"]"#,
-            "\"none\" would take tokens that nobody has signed",
-        ),
-        (
-            r#""algorithms": ["NONE"]"#,
-            "\"NONE\" would take tokens that nobody has signed",
-        ),
-        (
-            r#""algorithms": ["HS256"]"#,
-            "\"HS256\" needs a shared secret",
-        ),
-        (
-            r#""algorithms": ["rs256"]"#,
-            "\"rs256\" is not one of RS256,",
-        ),
-        (
-            r#""algorithms": ["ES265"]"#,
-            "\"ES265\" is not one of RS256, RS384",
-        ),
-        (
-            r#""jwks_url": "http://i.org/k""#,
-            "jwks_url: \"http://i.org/k\" is neither https",
-        ),
-        (
-            r#""jwks_url": "https://i.org/k#a""#,
-            "jwks_url: \"https://i.org/k#a\" has a query or",
-        ),
-        (r#""scopes": ["a b"]"#, "scopes: \"a b\" is not a scope"),
-        (r#""allow": {"subjects": []}"#, "\"allow\" lets nobody in"),
-        (r#""allow": {"users": ["a"]}"#, "unknown key \"users\""),
-    ] {
-        check(&format!("\"auth\": {{\"jwt\": {{{jwt}}}}}"), expected);
-    }
-    check(
-        r#""atuh": {}"#,
-        r#"unknown key "atuh", did you mean "auth"?"#,
-    );
+    let all = |table: &str, around: fn(&str) -> String| {
+        for line in table.trim().lines() {
+            let (wrong, expected) = line.split_once(" → ").unwrap();
+            check(&around(wrong), expected);
+        }
+    };
+    all(WRONG_AUTH, |auth| format!("\"auth\": {auth}"));
+    all(WRONG_UPSTREAM, |members| {
+        format!("\"auth\": {{\"forgejo\": {{{members}}}}}")
+    });
+    all(WRONG_JWT, |members| {
+        format!("\"auth\": {{\"jwt\": {{{members}}}}}")
+    });
+    let slip = r#"unknown key "atuh", did you mean "auth"?"#;
+    check(r#""atuh": {}"#, slip);
     let missing = |key: &str, rest: &str| {
         let broker = format!("\"auth\": {{\"forgejo\": {{{rest}}}}}");
         check(&broker, &format!("\"forgejo\" has no \"{key}\""));
     };
     missing("allow", FORGEJO);
-    missing(
-        "client_secret",
-        &format!(r#""url": "https://g.org", "client_id": "a", {ALICE}"#),
-    );
+    let no_secret = format!(r#""url": "https://g.org", "client_id": "a", {ALICE}"#);
+    missing("client_secret", &no_secret);
 }
 
 /// S3, S12, and the fault stands at the line of `auth`.

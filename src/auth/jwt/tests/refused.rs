@@ -5,17 +5,17 @@ use ring::hmac;
 use super::signer::encode;
 use super::*;
 
+#[track_caller]
+fn refused(door: &JwtDoor, what: &str, token: &str) {
+    let found = check(door, token).err();
+    assert_eq!(found, Some(AuthError::Invalid), "{what}: {token}");
+}
+
 /// R3, R11.
 #[test]
-fn what_is_not_as_it_must_be_is_refused() {
+fn claims_that_are_not_as_they_must_be_are_refused() {
     let signer = Signer::new(Algorithm::Rs256);
-    let stranger = Signer::named(Algorithm::EdDsa, "RS256");
     let door = door(options(), &[&signer]);
-    let good = signer.sign(&claims());
-    let refused = |what: &str, token: &str| {
-        let found = check(&door, token).err();
-        assert_eq!(found, Some(AuthError::Invalid), "{what}: {token}");
-    };
     for (what, changes) in [
         ("no issuer", json!({"iss": null})),
         ("another issuer", json!({"iss": "https://id.example.org/"})),
@@ -36,73 +36,55 @@ fn what_is_not_as_it_must_be_is_refused() {
         ("a subject that is a number", json!({"sub": 1})),
         ("a long subject", json!({"sub": "x".repeat(257)})),
     ] {
-        refused(what, &signer.sign(&claims_with(changes)));
+        refused(&door, what, &signer.sign(&claims_with(changes)));
     }
-    for (what, header) in [
-        ("none", json!({"alg": "none", "kid": "RS256"})),
-        ("nOnE", json!({"alg": "nOnE", "kid": "RS256"})),
-        ("no alg", json!({"kid": "RS256"})),
-        ("alg a list", json!({"alg": ["RS256"], "kid": "RS256"})),
-        ("unknown alg", json!({"alg": "RS1", "kid": "RS256"})),
-        (
-            "crit",
-            json!({"alg": "RS256", "kid": "RS256", "crit": ["exp"], "exp": 1}),
-        ),
-        (
-            "crit and b64",
-            json!({"alg": "RS256", "kid": "RS256", "crit": ["b64"], "b64": false}),
-        ),
-        (
-            "empty crit",
-            json!({"alg": "RS256", "kid": "RS256", "crit": []}),
-        ),
-        (
-            "typ",
-            json!({"alg": "RS256", "kid": "RS256", "typ": "dpop+jwt"}),
-        ),
-        (
-            "typ a number",
-            json!({"alg": "RS256", "kid": "RS256", "typ": 1}),
-        ),
-        ("unknown kid", json!({"alg": "RS256", "kid": "RS257"})),
-        ("kid a number", json!({"alg": "RS256", "kid": 1})),
-        ("long kid", json!({"alg": "RS256", "kid": "x".repeat(257)})),
-        ("header a list", json!([])),
+}
+
+/// R11.
+#[test]
+fn headers_that_are_not_as_they_must_be_are_refused() {
+    let signer = Signer::new(Algorithm::Rs256);
+    let door = door(options(), &[&signer]);
+    for (what, changes) in [
+        ("none", json!({"alg": "none"})),
+        ("nOnE", json!({"alg": "nOnE"})),
+        ("no alg", json!({"alg": null})),
+        ("alg a list", json!({"alg": ["RS256"]})),
+        ("unknown alg", json!({"alg": "RS1"})),
+        ("crit", json!({"crit": ["exp"], "exp": 1})),
+        ("crit and b64", json!({"crit": ["b64"], "b64": false})),
+        ("empty crit", json!({"crit": []})),
+        ("typ", json!({"typ": "dpop+jwt"})),
+        ("typ a number", json!({"typ": 1})),
+        ("unknown kid", json!({"kid": "RS257"})),
+        ("kid a number", json!({"kid": 1})),
+        ("long kid", json!({"kid": "x".repeat(257)})),
     ] {
-        refused(what, &signer.sign_with(&header, &claims()));
+        let mut header = signer.header();
+        for (name, value) in changes.as_object().unwrap() {
+            header[name] = value.clone();
+        }
+        refused(&door, what, &signer.sign_with(&header, &claims()));
     }
+    refused(&door, "a list", &signer.sign_with(&json!([]), &claims()));
+}
+
+/// R11.
+#[test]
+fn what_the_server_has_not_signed_is_refused() {
+    let signer = Signer::new(Algorithm::Rs256);
+    let door = door(options(), &[&signer]);
+    let stranger = Signer::named(Algorithm::EdDsa, "RS256");
     let forged = |header: Value| stranger.sign_with(&header, &claims());
-    refused("by a stranger", &forged(signer.header()));
-    refused("by a stranger's algorithm", &forged(stranger.header()));
-    let with_key = json!({"alg": "EdDSA", "kid": "RS256", "jwk": stranger.jwk()});
-    refused("with a key in its header", &forged(with_key));
-    refused("unsigned", &good[..=good.rfind('.').unwrap()]);
-    refused("without a signature", &good[..good.rfind('.').unwrap()]);
-    refused("with a part more", &format!("{good}.e30"));
-    refused("with a dot more", &format!("{good}."));
-    refused("with a dot in front", &format!(".{good}"));
-    refused("with padding", &format!("{good}=="));
-    refused("with padding within", &good.replacen('.', "=.", 1));
-    refused("with a space", &format!("{good} "));
-    refused("cut off", &good[..good.len() - 1]);
-    refused("of other base64", &good.replace(['-', '_'], "/"));
-    refused("nothing", "");
-    refused("dots", "..");
-    let claims = claims().to_string();
-    let header = signer.header().to_string();
-    let double = claims.replacen('{', "{\"sub\":\"root\",", 1);
-    refused("a claim twice", &signer.sign_text(&header, &double));
-    let double = header.replacen('{', "{\"alg\":\"RS256\",", 1);
-    refused("alg twice", &signer.sign_text(&double, &claims));
-    let deep = claims.replacen(
-        '{',
-        &format!("{{\"x\":{}{},", "[".repeat(99), "]".repeat(99)),
-        1,
+    refused(&door, "by a stranger", &forged(signer.header()));
+    refused(
+        &door,
+        "by a stranger's algorithm",
+        &forged(stranger.header()),
     );
-    refused("deep", &signer.sign_text(&header, &deep));
-    let huge = claims.replacen('{', &format!("{{\"x\":\"{}\",", "x".repeat(8000)), 1);
-    refused("huge", &signer.sign_text(&header, &huge));
-    refused("no object", &signer.sign_text(&header, "1"));
+    let with_key = json!({"alg": "EdDSA", "kid": "RS256", "jwk": stranger.jwk()});
+    refused(&door, "with a key in its header", &forged(with_key));
+    let claims = claims().to_string();
     let secret = hmac::Key::new(hmac::HMAC_SHA256, signer.jwk().to_string().as_bytes());
     let message = format!(
         "{}.{}",
@@ -110,8 +92,50 @@ fn what_is_not_as_it_must_be_is_refused() {
         encode(&claims)
     );
     let tag = encode(hmac::sign(&secret, message.as_bytes()));
-    refused("signed with the public key", &format!("{message}.{tag}"));
+    refused(
+        &door,
+        "signed with the public key",
+        &format!("{message}.{tag}"),
+    );
+}
+
+#[test]
+fn what_is_no_token_is_refused() {
+    let signer = Signer::new(Algorithm::Rs256);
+    let door = door(options(), &[&signer]);
+    let good = signer.sign(&claims());
     assert!(check(&door, &good).is_ok());
+    refused(&door, "unsigned", &good[..=good.rfind('.').unwrap()]);
+    refused(
+        &door,
+        "without a signature",
+        &good[..good.rfind('.').unwrap()],
+    );
+    refused(&door, "with a part more", &format!("{good}.e30"));
+    refused(&door, "with a dot more", &format!("{good}."));
+    refused(&door, "with a dot in front", &format!(".{good}"));
+    refused(&door, "with padding", &format!("{good}=="));
+    refused(&door, "with padding within", &good.replacen('.', "=.", 1));
+    refused(&door, "with a space", &format!("{good} "));
+    refused(&door, "cut off", &good[..good.len() - 1]);
+    refused(&door, "of other base64", &good.replace(['-', '_'], "/"));
+    refused(&door, "nothing", "");
+    refused(&door, "dots", "..");
+    let claims = claims().to_string();
+    let header = signer.header().to_string();
+    let double = claims.replacen('{', "{\"sub\":\"root\",", 1);
+    refused(&door, "a claim twice", &signer.sign_text(&header, &double));
+    let double = header.replacen('{', "{\"alg\":\"RS256\",", 1);
+    refused(&door, "alg twice", &signer.sign_text(&double, &claims));
+    let deep = claims.replacen(
+        '{',
+        &format!("{{\"x\":{}{},", "[".repeat(99), "]".repeat(99)),
+        1,
+    );
+    refused(&door, "deep", &signer.sign_text(&header, &deep));
+    let huge = claims.replacen('{', &format!("{{\"x\":\"{}\",", "x".repeat(8000)), 1);
+    refused(&door, "huge", &signer.sign_text(&header, &huge));
+    refused(&door, "no object", &signer.sign_text(&header, "1"));
 }
 
 #[test]
@@ -273,8 +297,9 @@ fn nothing_that_was_changed_gets_in() {
         for _ in 0..2000 {
             let mut bytes = token.clone().into_bytes();
             for _ in 0..=next(3) {
-                let (at, letter) = (next(bytes.len()), letters[next(letters.len())]);
+                let (at, letter) = (next(bytes.len().max(1)), letters[next(letters.len())]);
                 match next(4) {
+                    _ if bytes.is_empty() => bytes.push(letter),
                     0 => drop(bytes.remove(at)),
                     1 => bytes.insert(at, letter),
                     2 => bytes.truncate(at.max(1)),
