@@ -35,7 +35,7 @@ use std::time::Duration;
 pub(crate) use address::{Listen, PublicUrl};
 pub(crate) use nearest::nearest;
 pub(crate) use run_as::RunAs;
-pub(crate) use server_options::{EraChoice, ServerOptions};
+pub(crate) use server_options::{EraChoice, OnRefresh, ServerOptions};
 pub(crate) use servers::{Server, ServerCommand};
 pub(crate) use settings::{SETTINGS, Settings, Shape};
 #[cfg(test)]

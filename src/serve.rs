@@ -18,9 +18,9 @@ use std::time::SystemTime;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::process::{Resource, getrlimit};
 
-use crate::auth::{Authenticator, TokenError, TokenStore};
+use crate::auth::{Authenticator, NoCredentials, TokenError, TokenStore};
 use crate::cgroup::Cgroups;
-use crate::config::{Config, Listen, ServerOptions};
+use crate::config::{Config, Listen, OnRefresh, ServerOptions};
 use crate::edge::{self, Door, Edge, Listener};
 use crate::eras::Eras;
 use crate::exit::Exit;
@@ -165,6 +165,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
         isolation,
         Arc::clone(&run),
         cgroups,
+        Arc::new(NoCredentials),
         Arc::clone(&eras),
     )
     .map_err(ServeError::Start)?;
@@ -400,11 +401,18 @@ fn registry(config: &Config, spawner: Spawner) -> Result<Arc<Registry>, ServeErr
         free_memory: memory::available,
     };
     let policies = config.servers.iter().map(|server| {
-        let ServerOptions { revive, park, .. } = server.options;
-        (
-            server.name.as_str().into(),
-            session::Policy { revive, park },
-        )
+        let ServerOptions {
+            revive,
+            park,
+            on_refresh,
+            ..
+        } = server.options;
+        let policy = session::Policy {
+            revive,
+            park,
+            keeps_old_token: on_refresh == OnRefresh::Keep,
+        };
+        (server.name.as_str().into(), policy)
     });
     let revives = config.servers.iter().any(|it| it.options.revive.is_some());
     let records = revives
