@@ -31,7 +31,7 @@ use std::time::SystemTime;
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use command::{TokenAction, run_token_command};
-pub(crate) use credentials::{Credentials, NoCredentials};
+pub(crate) use credentials::{CredentialError, Credentials, Lease, LeaseState, NoCredentials};
 pub(crate) use jwt::Algorithm as JwtAlgorithm;
 pub(crate) use tokens::{TokenError, TokenStore};
 pub(crate) use upkeep::Upkeep;
@@ -56,7 +56,6 @@ pub(crate) struct Principal {
     pub(crate) email: Option<Arc<str>>,
     /// What `${user.env.KEY}` stands for in a server's environment. It is secret.
     pub(crate) env: Arc<BTreeMap<String, String>>,
-    #[allow(dead_code)] // until signing in is wired
     /// Which of the principal's sign-ins the token comes from. `None` for static tokens.
     pub(crate) grant: Option<Arc<str>>,
 }
@@ -73,6 +72,12 @@ impl Principal {
             env: Arc::default(),
             grant: None,
         }
+    }
+
+    /// Whether this, which has lost access, stands for a session of `other`: one sign-in ends what
+    /// came of it, anything else all that the principal has.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self == other && (self.grant.is_none() || self.grant == other.grant)
     }
 
     /// Whether a child that was started for one is what one for the other would be.

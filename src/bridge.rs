@@ -13,6 +13,7 @@
 
 mod departed;
 mod errands;
+mod estate;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod handshake;
@@ -32,9 +33,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
 use crate::jsonrpc::{self, Id, Message, ParseError};
 use crate::mcp;
 use crate::translate::Translator;
+use estate::Estate;
 pub(crate) use handshake::Handshake;
 pub(crate) use lane::WriteNow;
 use lane::{Heard, Lane, SMALL_BODY_BYTES};
@@ -330,6 +334,16 @@ trait Front: Send + Sync {
     fn hand_over(&self, _session: &str, _tenant: u64) {}
 
     fn rest(&self) {}
+
+    /// See [`Bridge::may_be_succeeded_by`].
+    fn may_leave(&self) -> bool {
+        false
+    }
+
+    /// Leaves all streams to another front; `done` is dropped when that has them.
+    fn bequeath(&self, _heir: Arc<dyn Front>, _done: Sender<()>) {}
+
+    fn inherit(&self, _estate: Estate) {}
 }
 
 /// What the session holds of a bridge.

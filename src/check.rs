@@ -207,7 +207,7 @@ impl Trial {
         let prepare = |user: &Principal, name: Option<String>| {
             let tether = Tether::default();
             let (launch, home) =
-                launch::prepare(server, user, &server.name, &self.isolation, tether)?;
+                launch::prepare(server, user, None, &server.name, &self.isolation, tether)?;
             Ok(Prepared {
                 launch,
                 home,

@@ -40,7 +40,7 @@ pub(crate) use auth::{
 };
 pub(crate) use nearest::nearest;
 pub(crate) use run_as::RunAs;
-pub(crate) use server_options::{EraChoice, ServerOptions};
+pub(crate) use server_options::{EraChoice, OnRefresh, ServerOptions};
 pub(crate) use servers::{Server, ServerCommand};
 pub(crate) use settings::{SETTINGS, Settings, Shape};
 #[cfg(test)]

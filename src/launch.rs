@@ -23,7 +23,15 @@ const SECRET_MIN_BYTES: usize = 8;
 /// Tells the built-in server who it speaks to.
 const DEMO_USER: &str = "MCP_BROKER_USER";
 
-/// How to start `server` for `principal`, and where it lives, which is to be kept until it has
+/// Whether a child of this server gets its user's own token.
+pub(crate) fn needs_token(server: &Server) -> bool {
+    server
+        .env
+        .iter()
+        .any(|(_, template)| template.needs_token())
+}
+
+/// How to start `server` for `principal`, whose own token is `token` if they have one, and where it lives, which is to be kept until it has
 /// ended; `label` stands in logs and thread names.
 ///
 /// # Errors
@@ -31,6 +39,7 @@ const DEMO_USER: &str = "MCP_BROKER_USER";
 pub(crate) fn prepare(
     server: &Server,
     principal: &Principal,
+    token: Option<&str>,
     label: &str,
     isolation: &Isolation,
     tether: Tether,
@@ -40,10 +49,11 @@ pub(crate) fn prepare(
         .iter()
         .filter_map(|key| Some(((*key).to_owned(), broker_env(key)?)))
         .collect();
-    let mut secrets: Vec<String> = principal.env.values().cloned().collect();
+    let own = principal.env.values().map(String::as_str);
+    let mut secrets: Vec<String> = own.chain(token).map(str::to_owned).collect();
     for (key, template) in &server.env {
         let filled = template
-            .fill(principal, &broker_env)
+            .fill(principal, token, &broker_env)
             .map_err(|missing| format!("env {key}: {missing}"))?;
         if filled.secret || filled.value.len() >= SECRET_MIN_BYTES {
             secrets.push(filled.value.clone());

@@ -22,7 +22,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::auth::store::StoreError;
 use crate::auth::{Authenticator, TokenError, TokenStore};
 use crate::cgroup::Cgroups;
-use crate::config::{Config, Listen, ServerOptions};
+use crate::config::{Config, Listen, OnRefresh, ServerOptions};
 use crate::edge::{self, Door, Edge, Listener};
 use crate::eras::Eras;
 use crate::exit::Exit;
@@ -170,19 +170,22 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     let cgroups = cgroups(&run);
     let parent = Parent::start().map_err(ServeError::Start)?;
     let eras = Arc::new(Eras::open(&config, parent.nursery()));
+    let SigningIn {
+        protected,
+        credentials,
+        upkeep,
+    } = signing_in;
     let spawner = Spawner::new(
         &config,
         parent.nursery(),
         isolation,
         Arc::clone(&run),
         cgroups,
+        credentials,
         Arc::clone(&eras),
     )
     .map_err(ServeError::Start)?;
     let registry = registry(&config, spawner)?;
-    let SigningIn {
-        protected, upkeep, ..
-    } = signing_in;
     let app = app(&config, &listeners, &registry, &authenticator, protected);
     let turns = Turns::default();
     let reaper =
@@ -412,11 +415,18 @@ fn registry(config: &Config, spawner: Spawner) -> Result<Arc<Registry>, ServeErr
         free_memory: memory::available,
     };
     let policies = config.servers.iter().map(|server| {
-        let ServerOptions { revive, park, .. } = server.options;
-        (
-            server.name.as_str().into(),
-            session::Policy { revive, park },
-        )
+        let ServerOptions {
+            revive,
+            park,
+            on_refresh,
+            ..
+        } = server.options;
+        let policy = session::Policy {
+            revive,
+            park,
+            keeps_old_token: on_refresh == OnRefresh::Keep,
+        };
+        (server.name.as_str().into(), policy)
     });
     let revives = config.servers.iter().any(|it| it.options.revive.is_some());
     let records = revives

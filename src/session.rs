@@ -9,7 +9,7 @@
 //!
 //! `opening` lets sessions in · `sharing` finds the one that modern requests share · `ending` lets
 //! them go · `parking` keeps a child for its client's next session · `records` keeps sessions whose
-//! child is gone, for `revival`.
+//! child is gone, for `revival` · `succession` gives one a new child while it goes on.
 
 mod calendar;
 mod cause;
@@ -24,6 +24,7 @@ mod records;
 mod revival;
 mod sharing;
 mod starts;
+mod succession;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::auth::Principal;
+use crate::auth::{LeaseState, Principal};
 use crate::bridge::{Bridge, Handshake, Host, Quota};
 use crate::thread::Joined;
 use calendar::Calendar;
@@ -52,6 +53,8 @@ pub(crate) struct Backend {
     pub(crate) stop: Box<dyn FnOnce() + Send>,
     /// Ends the child at once; `stop` is still to be called.
     pub(crate) kill: Box<dyn Fn() + Send + Sync>,
+    /// Of the user's token that the child was given; `None` if it was given none.
+    pub(crate) lease: Option<Arc<LeaseState>>,
 }
 
 /// Whom a session serves.
@@ -107,6 +110,8 @@ pub(crate) struct Policy {
     pub(crate) revive: Option<Duration>,
     /// How long a child without a session waits for one.
     pub(crate) park: Option<Duration>,
+    /// A child stays although its user has a newer token.
+    pub(crate) keeps_old_token: bool,
 }
 
 /// Why no session was opened.
@@ -134,6 +139,10 @@ pub(crate) enum OpenError {
     Ended,
     /// The session is idle, and this request is none that would end that.
     Asleep,
+    /// The user's own token is of no use any more.
+    SignInAgain,
+    /// The user's own token could not be renewed just now: why.
+    TryAgain(String),
 }
 
 /// Why a session id was not accepted.

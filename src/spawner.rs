@@ -4,12 +4,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
 
-use crate::auth::Principal;
+use crate::auth::{CredentialError, Credentials, Lease, Principal};
 use crate::bridge::{self, Bridge, EraNews, Inbound};
 use crate::cgroup::{CgroupLimits, Cgroups};
 use crate::config::{Config, EraChoice, Server};
@@ -29,6 +29,7 @@ pub(crate) struct Spawner {
     isolation: Isolation,
     run: Arc<Run>,
     cgroups: Option<Cgroups>,
+    credentials: Arc<dyn Credentials>,
     eras: Arc<Eras>,
     /// Seals what a client is to bring back; no other broker's seal is worth anything here.
     key: [u8; 32],
@@ -49,6 +50,7 @@ impl Spawner {
         isolation: Isolation,
         run: Arc<Run>,
         cgroups: Option<Cgroups>,
+        credentials: Arc<dyn Credentials>,
         eras: Arc<Eras>,
     ) -> io::Result<Self> {
         let mut key = [0; 32];
@@ -59,6 +61,7 @@ impl Spawner {
             isolation,
             run,
             cgroups,
+            credentials,
             eras,
             key,
             dressed: AtomicU64::new(0),
@@ -80,11 +83,31 @@ impl Spawner {
     /// what the operating system said.
     pub(crate) fn spawn(&self, request: SpawnRequest<'_>) -> Result<Backend, OpenError> {
         let server = self.server(request.server).map_err(OpenError::Spawn)?;
-        let translator = self.translator(server, &request)?;
+        let lease = self.lease(server, request.principal)?;
+        let token = lease.as_ref().map(|lease| lease.token.reveal());
+        let translator = self.translator(server, &request, token)?;
         // That may have taken a while.
         (request.check)()?;
-        self.start(server, request, translator)
-            .map_err(OpenError::Spawn)
+        let started = self.start(server, request, translator, token);
+        let backend = started.map_err(OpenError::Spawn)?;
+        Ok(Backend {
+            lease: lease.map(|lease| lease.state),
+            ..backend
+        })
+    }
+
+    /// The user's own token, if the server's children get one and the user has one. Without it,
+    /// whoever fills it in says what is missing.
+    fn lease(&self, server: &Server, principal: &Principal) -> Result<Option<Lease>, OpenError> {
+        if !launch::needs_token(server) {
+            return Ok(None);
+        }
+        match self.credentials.lease(principal, SystemTime::now()) {
+            Ok(lease) => Ok(Some(lease)),
+            Err(CredentialError::None) => Ok(None),
+            Err(CredentialError::SignInAgain) => Err(OpenError::SignInAgain),
+            Err(CredentialError::TryAgain(why)) => Err(OpenError::TryAgain(why)),
+        }
     }
 
     fn start(
@@ -92,6 +115,7 @@ impl Spawner {
         server: &Arc<Server>,
         request: SpawnRequest<'_>,
         translator: Option<Box<dyn Translator>>,
+        token: Option<&str>,
     ) -> Result<Backend, String> {
         let SpawnRequest {
             principal,
@@ -103,7 +127,7 @@ impl Spawner {
             host,
             ..
         } = request;
-        let (launch, home) = self.prepare(server, principal, label)?;
+        let (launch, home) = self.prepare(server, principal, token, label)?;
         let waker = Waker::new().map_err(|error| format!("no descriptor is left: {error}"))?;
         let (redacting, quoting) = (Arc::clone(&launch.stderr), Arc::clone(&launch.stderr));
         let (waking, alarm, its_label) = (waker.clone(), waker.clone(), label.to_owned());
@@ -157,6 +181,7 @@ impl Spawner {
                 drop(home);
             }),
             kill: Box::new(move || killer.kill()),
+            lease: None,
         })
     }
 
@@ -164,10 +189,12 @@ impl Spawner {
         &self,
         server: &Server,
         principal: &Principal,
+        token: Option<&str>,
         label: &str,
     ) -> Result<(Launch, Home), String> {
+        let isolation = &self.isolation;
         self.tether(server, label)
-            .and_then(|tether| launch::prepare(server, principal, label, &self.isolation, tether))
+            .and_then(|tether| launch::prepare(server, principal, token, label, isolation, tether))
             .map_err(|why| format!("server \"{}\": {why}", server.name))
     }
 
@@ -177,6 +204,7 @@ impl Spawner {
         &self,
         server: &Server,
         request: &SpawnRequest<'_>,
+        token: Option<&str>,
     ) -> Result<Option<Box<dyn Translator>>, OpenError> {
         let SpawnRequest {
             principal, label, ..
@@ -187,7 +215,7 @@ impl Spawner {
             }
             Audience::OneClient => Ok(None),
             Audience::AllOfPrincipal => {
-                let start = || self.prepare(server, principal, &format!("probe:{label}"));
+                let start = || self.prepare(server, principal, token, &format!("probe:{label}"));
                 let is_wanted = || (request.check)().is_ok();
                 let speaks_modern = self.eras.speaks_modern(server, start, &is_wanted);
                 let speaks_modern = speaks_modern.map_err(|why| match why {

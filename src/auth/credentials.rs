@@ -35,7 +35,6 @@ pub(crate) struct LeaseState {
 
 impl LeaseState {
     /// A newer token of the same user is stored for good, and will be given out from now on.
-    #[cfg_attr(not(test), allow(dead_code))] // until signing in is wired
     pub(crate) fn supersede(&self) {
         self.superseded.store(true, Ordering::Release);
     }
@@ -49,7 +48,6 @@ impl LeaseState {
 pub(crate) struct Secret(String);
 
 impl Secret {
-    #[cfg_attr(not(test), allow(dead_code))] // until signing in is wired
     pub(crate) fn new(text: String) -> Self {
         Self(text)
     }
@@ -67,7 +65,6 @@ impl fmt::Debug for Secret {
 
 /// Why there is no token.
 #[derive(Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code))] // until signing in is wired
 pub(crate) enum CredentialError {
     /// The provider takes back what it gave, or there is nothing any more: the user must sign in.
     SignInAgain,

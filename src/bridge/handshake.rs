@@ -98,6 +98,14 @@ impl Handshake {
         own.is_some() && own == values(initialize)
     }
 
+    /// Whether a child that has the other one knows all that this one's child does.
+    pub(super) fn is_told_by(&self, other: &Self) -> bool {
+        !self.is_overfull
+            && self.initialize == other.initialize
+            && self.log_level == other.log_level
+            && self.subscriptions == other.subscriptions
+    }
+
     /// Whether nothing is left in the child that another session could notice.
     pub(super) fn leaves_no_trace(&self) -> bool {
         self.log_level.is_none() && self.subscriptions.is_empty() && !self.is_overfull

@@ -34,10 +34,10 @@ pub(super) struct SessionInbound {
     prompter: Option<Prompter>,
     second_try: Option<SecondTry>,
     /// Few at a time; in the order in which they began.
-    streams: Vec<Stream>,
+    pub(super) streams: Vec<Stream>,
     /// What the child said while nobody listened.
-    waiting: VecDeque<Box<str>>,
-    waiting_bytes: usize,
+    pub(super) waiting: VecDeque<Box<str>>,
+    pub(super) waiting_bytes: usize,
     garbage: Garbage,
 }
 
@@ -105,6 +105,8 @@ impl Inbound for SessionInbound {
                 Errand::HandIn(heard) => self.take_in(heard, now),
                 Errand::Gone { connection } => self.gone(connection),
                 Errand::Park => self.park(now),
+                Errand::Bequeath { heir, done } => self.leave_to(&heir, done),
+                Errand::Inherit(estate) => self.take_on(*estate, now),
                 Errand::Close => {
                     self.end_all(|_| "the session has ended".to_owned(), now);
                 }
@@ -302,6 +304,20 @@ impl SessionInbound {
             self.waiting_bytes -= dropped.map_or(0, |text| text.len());
             metrics::DROPPED_MESSAGES.add(1);
         }
+    }
+
+    /// This comes before whatever waits already.
+    pub(super) fn wait_before(&mut self, waiting: VecDeque<Box<str>>, now: Instant) {
+        let later = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        for text in waiting.into_iter().chain(later) {
+            self.keep_waiting(&text);
+        }
+        self.send_waiting(STANDALONE, now);
+    }
+
+    pub(super) fn has_departed(&self, connection: u64) -> bool {
+        self.shared.table.lock().has_departed(connection)
     }
 
     fn listen(

@@ -389,6 +389,12 @@ impl Lane {
         !self.is_prompting.load(Ordering::Acquire) && self.queued() == 0
     }
 
+    /// Whether nothing is on its way to the child, nor being written to it. Never waits.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let way = self.way.try_lock();
+        way.is_some() && self.is_open() && self.is_quiet()
+    }
+
     pub(super) fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }

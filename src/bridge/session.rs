@@ -4,9 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::errands::Errands;
+use super::estate::Estate;
 use super::inbound::SessionInbound;
 use super::lane::{Heard, Lane};
 use super::outbound::{Aside, Taken};
@@ -38,6 +40,13 @@ pub(super) enum Errand {
     Gone { connection: u64 },
     /// The session has ended, and the child may get another one: let go of what is left.
     Park,
+    /// Another bridge serves the session from now on: give it the streams.
+    Bequeath {
+        heir: Arc<dyn Front>,
+        done: Sender<()>,
+    },
+    /// And this is it.
+    Inherit(Box<Estate>),
     /// The session ends: answer everybody.
     Close,
 }
@@ -184,5 +193,17 @@ impl Front for Shared {
 
     fn rest(&self) {
         self.table.lock().rests = true;
+    }
+
+    fn may_leave(&self) -> bool {
+        self.table.lock().may_leave()
+    }
+
+    fn bequeath(&self, heir: Arc<dyn Front>, done: Sender<()>) {
+        self.send_errand(Errand::Bequeath { heir, done });
+    }
+
+    fn inherit(&self, estate: Estate) {
+        self.send_errand(Errand::Inherit(Box::new(estate)));
     }
 }

@@ -160,6 +160,11 @@ impl Stream {
         self.client.is_some()
     }
 
+    /// That of its client.
+    pub(super) fn connection(&self) -> Option<u64> {
+        self.client.as_ref().map(|client| client.connection)
+    }
+
     /// Lets go of a client that has gone.
     pub(super) fn forget_connection(&mut self, connection: u64) {
         if self

@@ -68,13 +68,12 @@ pub(crate) fn template(data: &[u8]) {
     let text = input::text(data);
     let user = Principal {
         name: "ann".into(),
-        email: None,
+        email: Some("ann@example.org".into()),
         env: BTreeMap::from([("TOKEN".to_owned(), "of the user".to_owned())]).into(),
-        grant: None,
         ..Principal::anonymous()
     };
     let escaped = Template::parse(&text.replace('$', "$$"));
-    let filled = escaped.and_then(|it| it.fill(&user, &env).map_err(|why| why.to_string()));
+    let filled = escaped.and_then(|it| it.fill(&user, None, &env).map_err(|why| why.to_string()));
     assert_eq!(
         filled.map(|it| (it.value, it.secret)),
         Ok((text.to_owned(), false))
@@ -85,6 +84,9 @@ pub(crate) fn template(data: &[u8]) {
     let bare = text.replace("$$", DOLLAR);
     let replaced = [
         ("${user.name}", "ann"),
+        ("${user.sub}", "anonymous"),
+        ("${user.email}", "ann@example.org"),
+        ("${user.token}", "t0ken"),
         ("${user.env.TOKEN}", "of the user"),
         ("${env.KEY}", "of the broker"),
     ];
@@ -96,7 +98,7 @@ pub(crate) fn template(data: &[u8]) {
     match Template::parse(text) {
         Ok(template) => {
             assert_eq!(format!("{template:?}"), "Template(..)");
-            match template.fill(&user, &env) {
+            match template.fill(&user, Some("t0ken"), &env) {
                 Ok(filled) => {
                     assert!(is_known, "{text:?}");
                     assert_eq!(filled.value, expected.replace(DOLLAR, "$"));

@@ -15,11 +15,23 @@ pub(crate) struct ServerOptions {
     pub(crate) revive: Option<Duration>,
     /// How long the child of an ended session waits for the next one. `None`: it ends.
     pub(crate) park: Option<Duration>,
+    /// What becomes of a child when its user's token is refreshed.
+    pub(crate) on_refresh: OnRefresh,
     /// Which era of the protocol its children are spoken to in.
     pub(crate) era: EraChoice,
     /// Whether children are kept from what is not theirs (Landlock).
     pub(crate) isolate: bool,
     pub(crate) limits: ChildLimits,
+}
+
+/// What becomes of a child that was started with a token which is not the newest any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnRefresh {
+    /// Another one takes its place as soon as nothing is in flight.
+    #[default]
+    Respawn,
+    /// It stays: it needs the token only at its start, or can wait for the end of its session.
+    Keep,
 }
 
 /// How it is known which eras a server's program speaks.
@@ -58,9 +70,10 @@ const FILE_BYTES: RangeInclusive<usize> = 0..=1 << 50;
 const PIDS: RangeInclusive<usize> = 0..=1 << 22;
 const OPEN_FILES: RangeInclusive<usize> = 16..=1 << 20;
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "revive",
     "park",
+    "on_refresh",
     "era",
     "isolate",
     "memory_max",
@@ -74,6 +87,7 @@ impl Default for ServerOptions {
         Self {
             revive: None,
             park: None,
+            on_refresh: OnRefresh::Respawn,
             era: EraChoice::Auto,
             isolate: true,
             limits: ChildLimits {
@@ -111,6 +125,7 @@ impl ServerOptions {
                 };
             }
             "park" => self.park = Some(time(PARK)?).filter(|time| !time.is_zero()),
+            "on_refresh" => self.on_refresh = OnRefresh::parse(&value.string()?).map_err(fault)?,
             "era" => self.era = EraChoice::parse(&value.string()?).map_err(fault)?,
             "isolate" => self.isolate = value.boolean()?,
             "memory_max" => self.limits.memory_max = limit(size(MEMORY_BYTES)?),
@@ -120,6 +135,23 @@ impl ServerOptions {
             _ => return Err(entry.unknown(KEYS)),
         }
         Ok(())
+    }
+}
+
+impl OnRefresh {
+    fn parse(text: &str) -> Result<Self, String> {
+        const NAMES: [&str; 2] = ["respawn", "keep"];
+        match text {
+            "respawn" => Ok(Self::Respawn),
+            "keep" => Ok(Self::Keep),
+            _ => {
+                let mut why = format!("{text:?} is neither respawn nor keep");
+                if let Some(meant) = nearest(text, NAMES) {
+                    why.push_str(&format!(", did you mean {meant:?}?"));
+                }
+                Err(why)
+            }
+        }
     }
 }
 

@@ -20,6 +20,8 @@ enum Piece {
     Literal(String),
     UserName,
     UserToken,
+    UserSub,
+    UserEmail,
     UserEnv(String),
     BrokerEnv(String),
 }
@@ -40,6 +42,8 @@ pub(crate) enum MissingValue {
     UserEnv { user: String, key: String },
     /// Only a user who signed in has a token of their own that could be passed on.
     UserToken { user: String },
+    /// The provider has not said one, or nobody was asked.
+    UserEmail { user: String },
     /// The broker's own environment has no such variable.
     BrokerEnv { key: String },
 }
@@ -77,10 +81,11 @@ impl Template {
         Ok(Self { pieces })
     }
 
-    /// The value for one user. `broker_env` reads the broker's own environment, by name.
+    /// The value for one user, whose own token is `token` if they have one. `broker_env` reads the broker's own environment, by name.
     pub(crate) fn fill(
         &self,
         principal: &Principal,
+        token: Option<&str>,
         broker_env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Filled, MissingValue> {
         let mut filled = Filled {
@@ -93,7 +98,15 @@ impl Template {
             match piece {
                 Piece::Literal(text) => filled.value.push_str(text),
                 Piece::UserName => filled.value.push_str(&principal.name),
-                Piece::UserToken => return Err(MissingValue::UserToken { user: user() }),
+                Piece::UserSub => filled.value.push_str(&principal.subject),
+                Piece::UserToken => match token {
+                    Some(token) => filled.value.push_str(token),
+                    None => return Err(MissingValue::UserToken { user: user() }),
+                },
+                Piece::UserEmail => match &principal.email {
+                    Some(email) => filled.value.push_str(email),
+                    None => return Err(MissingValue::UserEmail { user: user() }),
+                },
                 Piece::UserEnv(key) => match principal.env.get(key) {
                     Some(value) => filled.value.push_str(value),
                     None => {
@@ -141,12 +154,19 @@ impl Template {
                 Piece::UserToken => (2, ""),
                 Piece::UserEnv(key) => (3, key.as_str()),
                 Piece::BrokerEnv(key) => (4, key.as_str()),
+                Piece::UserSub => (5, ""),
+                Piece::UserEmail => (6, ""),
             };
             bytes.push(kind);
             bytes.extend((text.len() as u64).to_be_bytes());
             bytes.extend(text.as_bytes());
         }
         bytes
+    }
+
+    /// Whether it has the user's own token in it.
+    pub(crate) fn needs_token(&self) -> bool {
+        self.pieces.contains(&Piece::UserToken)
     }
 
     /// The variables of the broker's own environment that this value needs.
@@ -158,10 +178,15 @@ impl Template {
     }
 }
 
+/// What can be said of any user.
+const OF_USER: [&str; 4] = ["user.name", "user.token", "user.sub", "user.email"];
+
 fn placeholder(name: &str) -> Result<Piece, String> {
     match name {
         "user.name" => return Ok(Piece::UserName),
         "user.token" => return Ok(Piece::UserToken),
+        "user.sub" => return Ok(Piece::UserSub),
+        "user.email" => return Ok(Piece::UserEmail),
         _ => {}
     }
     if let Some(key) = name
@@ -179,7 +204,7 @@ fn placeholder(name: &str) -> Result<Piece, String> {
     let shown = name.escape_debug(); // it may have line ends, or worse
     // MCP clients write `${KEY}` and `${env:KEY}`; here it must be said whose KEY is meant.
     let key = name.strip_prefix("env:").unwrap_or(name);
-    let meant = match nearest(name, ["user.name", "user.token"]) {
+    let meant = match nearest(name, OF_USER) {
         Some(known) => known.to_owned(),
         None if auth::is_env_key(key) && !key.contains('.') => format!("env.{key}"),
         None => return Err(format!("unknown placeholder \"${{{shown}}}\"")),
@@ -218,6 +243,13 @@ impl fmt::Display for MissingValue {
                     "user {user} has no token to pass on: \
                      only sign-in provides ${{user.token}}, \
                      and of a static token the broker keeps only the hash"
+                )
+            }
+            Self::UserEmail { user } => {
+                write!(
+                    f,
+                    "user {user} has no email to pass on: \
+                     ${{user.email}} is what the provider says of one who signed in"
                 )
             }
             Self::BrokerEnv { key } => write!(f, "the broker's own environment has no {key}"),

@@ -244,6 +244,7 @@ fn a_file_can_say_how_children_are_treated() {
         ServerOptions {
             revive: Some(Duration::from_hours(7 * 24)),
             park: Some(Duration::from_secs(60)),
+            on_refresh: OnRefresh::Keep,
             era: EraChoice::Legacy,
             isolate: false,
             limits: ChildLimits {

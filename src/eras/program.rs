@@ -89,7 +89,7 @@ impl Program {
 fn search_path(server: &Server) -> String {
     let broker_env = |key: &str| std::env::var(key).ok();
     let own = server.env.iter().rfind(|(key, _)| key == "PATH");
-    let filled = own.and_then(|(_, it)| it.fill(&Principal::anonymous(), &broker_env).ok());
+    let filled = own.and_then(|(_, it)| it.fill(&Principal::anonymous(), None, &broker_env).ok());
     filled
         .map(|it| it.value)
         .or_else(|| broker_env("PATH"))

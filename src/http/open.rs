@@ -12,7 +12,7 @@ use super::App;
 use super::exchange::HttpExchange;
 use super::reply::{Answer, Face};
 use super::request::Incoming;
-use crate::auth::Principal;
+use crate::auth::{AuthError, Principal};
 use crate::bridge::modern::{self, Mirrored};
 use crate::bridge::{Exchange, Reply};
 use crate::jsonrpc::{self, Kind, Message, ParseError};
@@ -173,6 +173,8 @@ fn open_failed(app: &App, mut opening: Opening, why: OpenError, id: &str) {
         .authenticator
         .check(authorization, &opening.server, SystemTime::now())
     {
+        // As to a token that is no more: signing in again is the cure.
+        Ok(_) if why == OpenError::SignInAgain => Answer::Unauthorized(AuthError::Invalid),
         Ok(_) => Answer::OpenFailed(why),
         Err(why) => Answer::Unauthorized(why),
     };

@@ -37,6 +37,7 @@ label! {
         Expired "expired",
         Evicted "evicted",
         Revoked "revoked",
+        Refreshed "refreshed",
         ChildExit "child_exit",
         StartFailed "start_failed",
         ClientGone "client_gone",

@@ -16,6 +16,8 @@ pub(crate) enum Cause {
     /// Another one of the same principal took its place.
     Evicted,
     Revoked,
+    /// Of those that are shared: the token of its child is not the newest any more.
+    Refreshed,
     Shutdown,
     /// Its child or its bridge.
     Backend(End),
@@ -29,6 +31,7 @@ impl Cause {
             Self::Expired => EndCause::Expired,
             Self::Evicted => EndCause::Evicted,
             Self::Revoked => EndCause::Revoked,
+            Self::Refreshed => EndCause::Refreshed,
             Self::Shutdown => EndCause::Shutdown,
             Self::Backend(End::ClientGone) => EndCause::ClientGone,
             Self::Backend(End::StartFailed { .. }) => EndCause::StartFailed,
@@ -40,7 +43,7 @@ impl Cause {
     /// Whether its owner may come back to it, if its server is one that can be revived.
     pub(super) fn is_revivable(&self) -> bool {
         match self {
-            Self::Idle | Self::Evicted | Self::Shutdown => true,
+            Self::Idle | Self::Evicted | Self::Refreshed | Self::Shutdown => true,
             Self::Backend(end) => *end != End::ClientGone,
             Self::Deleted | Self::Expired | Self::Revoked => false,
         }
@@ -60,6 +63,7 @@ impl fmt::Display for Cause {
             Self::Expired => "older than max_session_age",
             Self::Evicted => "made room for a newer one of the same user",
             Self::Revoked => "the token was revoked or has expired",
+            Self::Refreshed => "its user has a newer token for the next one",
             Self::Shutdown => "the broker is shutting down",
             Self::Backend(end) => return end.fmt(f),
         })

@@ -32,7 +32,7 @@ impl Registry {
             ..Counts::default()
         };
         for session in self.all() {
-            match session.bridge.get() {
+            match session.bridge() {
                 Some(bridge) => {
                     counts.active += 1;
                     counts.in_flight += bridge.in_flight();

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::entry::ChildEnd;
+use super::entry::{ChildEnd, Tenancy};
 use super::places::{Ending, Parked, Sessions};
 use super::starts::SHORT_LIFE;
 use super::{Audience, Cause, Registry, Session, Stopping};
 use crate::auth::Principal;
-use crate::bridge::End;
+use crate::bridge::{Bridge, End};
 use crate::metrics;
 use crate::thread::{self, Joined};
 
@@ -39,7 +39,9 @@ impl Registry {
                 return;
             }
             sessions.unsettled += 1;
-            let is_parked = may_park && !sessions.draining;
+            // Not while another child is to take the place of this one.
+            let is_parked =
+                may_park && !sessions.draining && !sessions.respawns.contains_key(&session.id);
             if is_parked {
                 sessions.parked.push(Parked {
                     session: Arc::clone(session),
@@ -57,11 +59,11 @@ impl Registry {
         }
         if !is_parked {
             self.end(session, &cause.to_string());
-        } else if session.bridge.get().is_some_and(|bridge| bridge.park()) {
+        } else if session.bridge().is_some_and(|bridge| bridge.park()) {
             log_end(session, &format!("{cause}; its child is parked"));
         } else {
             log_end(session, &cause.to_string());
-            self.child_parked(session.tenancy.no, false);
+            self.child_parked(session.child_no(), false);
         }
         self.settle();
     }
@@ -69,23 +71,41 @@ impl Registry {
     /// Ends the child of a session that has left the map.
     pub(super) fn end(&self, session: &Arc<Session>, why: &str) {
         // Without a child it is still starting: `begin` will find it ended.
-        if session.bridge.get().is_some() && self.stop_child(session) {
+        if session.bridge().is_some() && self.stop_child(session) {
             log_end(session, why);
         }
     }
 
     /// Runs the stop ladder on another thread; false if there is no child.
     pub(super) fn stop_child(&self, session: &Arc<Session>) -> bool {
-        let Some(bridge) = session.bridge.get() else {
-            return false;
+        let (bridge, end, tenancy) = {
+            // Whoever gives it another child holds this.
+            let mut child = session.child.lock();
+            let Some(bridge) = session.bridge() else {
+                return false;
+            };
+            let Some(end) = child.take() else {
+                return false;
+            };
+            (bridge, end, session.tenancy())
         };
-        let Some(ChildEnd { stop, kill }) = session.child.lock().take() else {
-            return false;
-        };
+        self.stop_its(session, &bridge, end, &tenancy);
+        true
+    }
+
+    /// The same of a child that the session has not, or not any more.
+    pub(super) fn stop_its(
+        &self,
+        session: &Session,
+        bridge: &Bridge,
+        end: ChildEnd,
+        tenancy: &Tenancy,
+    ) {
+        let ChildEnd { stop, kill, .. } = end;
         bridge.close();
         let kill: Arc<dyn Fn() + Send + Sync> = Arc::from(kill);
         let ending = Ending::begin(&self.this, &session.principal);
-        let label = &session.tenancy.label;
+        let label = &tenancy.label;
         let stop = move || {
             stop();
             drop(ending);
@@ -104,18 +124,20 @@ impl Registry {
             // With its `stop`, the child was dropped, which has killed it.
             Err(error) => log::error!("cannot start a thread to stop sid={label}: {error}"),
         }
-        true
     }
 
     /// A bridge can serve no more.
     pub(super) fn child_ended(&self, child: u64, end: End, now: Instant) {
+        let Some(end) = self.note_heir_ended(child, end) else {
+            return;
+        };
         let of_child = || self.sessions.lock().of_child(child);
         let Some(session) = of_child() else {
             return;
         };
         self.count_end(&session, &end, now);
         let cause = Cause::Backend(end);
-        let is_its = |parked: &Parked| parked.session.tenancy.no == child;
+        let is_its = |parked: &Parked| parked.session.child_no() == child;
         // Meanwhile it may be parked, and be taken over.
         while let Some(session) = of_child() {
             self.close_session(&session, &cause, now);
@@ -126,7 +148,7 @@ impl Registry {
     /// Tells those who decide about the next start how this child did.
     fn count_end(&self, session: &Session, end: &End, now: Instant) {
         let key = (session.principal.clone(), Arc::clone(&session.server));
-        let life = now.saturating_duration_since(session.tenancy.since);
+        let life = now.saturating_duration_since(session.tenancy.lock().since);
         match end {
             End::Exited { .. } if life >= SHORT_LIFE => self.starts.succeeded(&key),
             End::StartFailed { detail, .. } | End::Exited { detail, .. } => {
@@ -142,10 +164,12 @@ impl Registry {
         // In one pass: a session that nobody uses is in no cache.
         for session in self.all() {
             self.close_overdue(&session, now);
-            if let Some(bridge) = session.bridge.get() {
+            if let Some(bridge) = session.bridge() {
                 bridge.tick(now);
             }
+            self.renew(&session, now);
         }
+        self.tend_stale();
         self.end_overdue_parked(now);
         self.tend_records(now);
         let stopped: Vec<Stopping> = self
@@ -179,15 +203,17 @@ impl Registry {
         self.options.max_age.is_some_and(|max| age >= max)
     }
 
-    /// Ends all that these principals have.
+    /// Ends all that these principals have, or what came of one sign-in: see
+    /// [`Principal::covers`].
     pub(crate) fn close_principals(&self, revoked: &[Principal], now: Instant) {
+        let is_revoked = |session: &Session| revoked.iter().any(|it| it.covers(&session.principal));
         for session in self.all() {
-            if revoked.contains(&session.principal) {
+            if is_revoked(&session) {
                 self.close_session(&session, &Cause::Revoked, now);
             }
         }
         self.forget_shared(revoked);
-        let is_theirs = |parked: &Parked| revoked.contains(&parked.session.principal);
+        let is_theirs = |parked: &Parked| is_revoked(&parked.session);
         self.end_parked_where(is_theirs, "its user was revoked");
         if let Some(records) = &self.records {
             records.forget_principals(revoked);
@@ -198,7 +224,7 @@ impl Registry {
     pub(crate) fn drain(&self) {
         self.sessions.lock().draining = true;
         for session in self.all() {
-            if let Some(bridge) = session.bridge.get() {
+            if let Some(bridge) = session.bridge() {
                 bridge.drain();
             }
         }

@@ -1,8 +1,8 @@
 //! One session and its id.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,7 +10,8 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 
 use super::Audience;
-use crate::auth::Principal;
+use super::succession::Seat;
+use crate::auth::{LeaseState, Principal};
 use crate::bridge::{self, Bridge, Exchange, Refusal};
 
 /// Random bytes of a session id: 192 bits, as 48 hexadecimal characters.
@@ -29,14 +30,16 @@ pub(crate) struct Session {
     /// When the id was minted, by whichever broker.
     pub(super) opened: Instant,
     /// Which child it has: one that is revived gets another, one that finds a parked child has
-    /// that one.
-    pub(super) tenancy: Tenancy,
+    /// that one, and one whose user has a newer token gets another while it goes on.
+    pub(super) tenancy: Mutex<Tenancy>,
     activity: Mutex<Activity>,
-    visitors: Mutex<Visitors>,
+    pub(super) visitors: Mutex<Visitors>,
     /// Set once the child runs.
-    pub(super) bridge: OnceLock<Arc<Bridge>>,
-    /// What came before that.
-    early: Mutex<Waiting>,
+    pub(super) bridge: Mutex<Option<Arc<Bridge>>>,
+    /// What came before that, or between two children.
+    pub(super) early: Mutex<Waiting>,
+    /// Threads that bring something to the bridge just now.
+    pub(super) passing: AtomicUsize,
     pub(super) child: Mutex<Option<ChildEnd>>,
     /// A client waits for the child to start.
     is_awaited: bool,
@@ -73,10 +76,10 @@ struct Activity {
 
 /// Who brings a request of the modern era at the moment.
 #[derive(Default)]
-struct Visitors {
-    count: usize,
+pub(super) struct Visitors {
+    pub(super) count: usize,
     /// Nobody is let in any more.
-    is_closed: bool,
+    pub(super) is_closed: bool,
 }
 
 /// As long as this lives, its session is not ended for want of use.
@@ -88,15 +91,16 @@ impl Drop for Visit<'_> {
     }
 }
 
-enum Waiting {
-    Open(Vec<Early>),
-    /// All of it has gone to the child.
-    Passed,
+pub(super) enum Waiting {
+    /// The bridge is yet to come; if there was another before it, that is yet to be ended.
+    Open(Vec<Early>, Option<Box<Seat>>),
+    /// All of it has gone to the child. Another one may stand ready to take its place.
+    Passed(Option<Box<Seat>>),
     /// There will be no child.
     Failed(Refusal),
 }
 
-enum Early {
+pub(super) enum Early {
     Post(Box<dyn Exchange>),
     Listen(Box<dyn Exchange>, Option<String>),
 }
@@ -128,6 +132,8 @@ impl Early {
 pub(super) struct ChildEnd {
     pub(super) stop: Box<dyn FnOnce() + Send>,
     pub(super) kill: Box<dyn Fn() + Send + Sync>,
+    /// Of the token it was started with, if it got one.
+    pub(super) lease: Option<Arc<LeaseState>>,
 }
 
 /// What is known of a session before it has a child.
@@ -154,15 +160,16 @@ impl Session {
             server: Arc::clone(newcomer.server),
             audience: newcomer.audience,
             opened: newcomer.opened,
-            tenancy: newcomer.tenancy,
+            tenancy: Mutex::new(newcomer.tenancy),
             activity: Mutex::new(Activity {
                 last,
                 asked: last,
                 noted: last,
             }),
             visitors: Mutex::default(),
-            bridge: OnceLock::new(),
-            early: Mutex::new(Waiting::Open(Vec::new())),
+            bridge: Mutex::new(None),
+            early: Mutex::new(Waiting::Open(Vec::new(), None)),
+            passing: AtomicUsize::new(0),
             child: Mutex::new(None),
             is_awaited: newcomer.is_awaited,
             is_revived: newcomer.is_kept,
@@ -191,9 +198,24 @@ impl Session {
         &self.id
     }
 
-    /// Whether its child was started for this principal as they are now.
+    /// Whether its child was started with the credentials that this principal has now. Another name
+    /// makes nobody another.
     pub(crate) fn is_for(&self, principal: &Principal) -> bool {
-        self.principal.is_unchanged(principal)
+        self.principal == *principal && self.principal.env == principal.env
+    }
+
+    /// The bridge of the child that it has now.
+    pub(super) fn bridge(&self) -> Option<Arc<Bridge>> {
+        self.bridge.lock().clone()
+    }
+
+    pub(super) fn tenancy(&self) -> Tenancy {
+        self.tenancy.lock().clone()
+    }
+
+    /// Tells the child that it has now from all others.
+    pub(super) fn child_no(&self) -> u64 {
+        self.tenancy.lock().no
     }
 
     /// The first characters of the id: enough to tell sessions apart, useless to steal one.
@@ -259,9 +281,7 @@ impl Session {
 
     /// Whether this is the protocol version it negotiated, as far as that is known.
     pub(crate) fn speaks(&self, version: &str) -> bool {
-        self.bridge
-            .get()
-            .is_none_or(|bridge| bridge.speaks(version))
+        self.bridge().is_none_or(|bridge| bridge.speaks(version))
     }
 
     pub(crate) fn post(&self, exchange: Box<dyn Exchange>) {
@@ -283,15 +303,20 @@ impl Session {
 
     fn hand_on(&self, early: Early) {
         let mut waiting = self.early.lock();
+        self.switch(&mut waiting);
         let why = match &mut *waiting {
-            Waiting::Open(list) if list.len() < EARLY_MAX => return list.push(early),
-            Waiting::Open(_) => Refusal::TooManyInFlight,
+            Waiting::Open(list, _) if list.len() < EARLY_MAX => return list.push(early),
+            Waiting::Open(..) => Refusal::TooManyInFlight,
             Waiting::Failed(why) => why.clone(),
-            Waiting::Passed => {
+            Waiting::Passed(_) => {
+                // With the lock held, so that no other child takes over in between.
+                let way = self.bridge().zip(Some(self.tenancy.lock().tenant));
+                self.passing.fetch_add(1, Ordering::AcqRel);
                 drop(waiting);
-                if let Some(bridge) = self.bridge.get() {
-                    early.pass(bridge, self.tenancy.tenant);
+                if let Some((bridge, tenant)) = way {
+                    early.pass(&bridge, tenant);
                 }
+                self.passing.fetch_sub(1, Ordering::AcqRel);
                 return;
             }
         };
@@ -301,29 +326,28 @@ impl Session {
 
     /// The child runs; what waits for it goes on waiting.
     pub(super) fn set_bridge(&self, bridge: &Arc<Bridge>) {
-        // Nobody else sets it.
-        let _ = self.bridge.set(Arc::clone(bridge));
+        *self.bridge.lock() = Some(Arc::clone(bridge));
     }
 
     /// What waits for the child goes there, and what comes meanwhile goes after it.
     pub(super) fn pass_on(&self) {
-        let Some(bridge) = self.bridge.get() else {
+        let Some(bridge) = self.bridge() else {
             return;
         };
         loop {
             let list = {
                 let mut waiting = self.early.lock();
                 match &mut *waiting {
-                    Waiting::Open(list) if !list.is_empty() => std::mem::take(list),
+                    Waiting::Open(list, _) if !list.is_empty() => std::mem::take(list),
                     _ => {
-                        *waiting = Waiting::Passed;
+                        *waiting = Waiting::Passed(None);
                         return;
                     }
                 }
             };
-            let tenant = self.tenancy.tenant;
+            let tenant = self.tenancy.lock().tenant;
             list.into_iter()
-                .for_each(|early| early.pass(bridge, tenant));
+                .for_each(|early| early.pass(&bridge, tenant));
         }
     }
 
@@ -331,7 +355,7 @@ impl Session {
     pub(super) fn fail(&self, why: &Refusal) {
         let failed = Waiting::Failed(why.clone());
         let waiting = std::mem::replace(&mut *self.early.lock(), failed);
-        if let Waiting::Open(list) = waiting {
+        if let Waiting::Open(list, _) = waiting {
             list.into_iter().for_each(|early| early.refuse(why.clone()));
         }
     }
@@ -339,12 +363,12 @@ impl Session {
     pub(crate) fn gone(&self, connection: u64) {
         let is_gone = |early: &mut Early| early.exchange().connection() == connection;
         let left: Vec<Early> = match &mut *self.early.lock() {
-            Waiting::Open(list) => list.extract_if(.., is_gone).collect(),
-            Waiting::Passed | Waiting::Failed(_) => Vec::new(),
+            Waiting::Open(list, _) => list.extract_if(.., is_gone).collect(),
+            Waiting::Passed(_) | Waiting::Failed(_) => Vec::new(),
         };
         drop(left);
         // It may have been given the request just before, or be given it now.
-        if let Some(bridge) = self.bridge.get() {
+        if let Some(bridge) = self.bridge() {
             bridge.gone(connection);
         }
     }
@@ -352,12 +376,12 @@ impl Session {
     /// Whether the client still waits for the child to start.
     pub(super) fn is_starting(&self) -> bool {
         let is_new = self.is_new.load(Ordering::Acquire);
-        is_new || self.bridge.get().is_none_or(|bridge| bridge.is_starting())
+        is_new || self.bridge().is_none_or(|bridge| bridge.is_starting())
     }
 
     /// Whether its client was never told that it has begun.
     pub(super) fn is_unborn(&self) -> bool {
-        match self.bridge.get() {
+        match self.bridge() {
             Some(bridge) => !bridge.is_initialized(),
             None => !self.is_revived,
         }
@@ -365,18 +389,18 @@ impl Session {
 
     /// Requests without an answer; a session that is starting has the one it starts for.
     pub(super) fn in_flight(&self) -> usize {
-        self.bridge.get().map_or(1, |bridge| bridge.in_flight())
+        self.bridge().map_or(1, |bridge| bridge.in_flight())
     }
 
     /// Whether a client waits for an answer. One that only listens does not.
     pub(super) fn has_clients(&self) -> bool {
         let is_post = |early: &Early| matches!(early, Early::Post(_));
-        match self.bridge.get() {
+        match self.bridge() {
             Some(bridge) => bridge.has_clients(),
             None if self.is_awaited => true,
             None => match &*self.early.lock() {
-                Waiting::Open(list) => list.iter().any(is_post),
-                Waiting::Passed | Waiting::Failed(_) => false,
+                Waiting::Open(list, _) => list.iter().any(is_post),
+                Waiting::Passed(_) | Waiting::Failed(_) => false,
             },
         }
     }

@@ -8,7 +8,7 @@ use super::entry::{ChildEnd, Newcomer, Tenancy, label, new_session_id};
 use super::places::{Places, Sessions};
 use super::{Audience, Backend, Cause, OpenError, Registry, Session, SpawnRequest};
 use crate::auth::Principal;
-use crate::bridge::{End, FIRST_TENANT, Handshake, Host, Quota, Refusal};
+use crate::bridge::{Bridge, End, FIRST_TENANT, Handshake, Host, Quota, Refusal};
 use crate::metrics;
 
 /// How long an opener waits for processes of ended sessions to go, if there are too many.
@@ -244,30 +244,42 @@ impl Registry {
         replay: Option<Handshake>,
         now: Instant,
     ) -> Result<(), OpenError> {
-        let request = SpawnRequest {
-            server: &session.server,
-            principal: &session.principal,
-            audience: session.audience,
-            session: &session.id,
-            label: &session.tenancy.label,
-            quota,
-            replay: replay.map(|handshake| (handshake, now)),
-            host: Box::new(ChildHost {
-                registry: self.this.clone(),
-                child: session.tenancy.no,
-            }),
-            check: &|| self.check_wanted(session),
-        };
-        // A panic must give the place back too.
-        let spawned = catch_unwind(AssertUnwindSafe(|| (self.spawn)(request)))
-            .unwrap_or_else(|_| Err(OpenError::Spawn("a fault in the broker".to_owned())))
-            .map(|backend| self.begin(session, backend));
+        let replay = replay.map(|handshake| (handshake, now));
+        let spawned = self.spawn_child(session, &session.tenancy(), quota, replay);
+        let spawned = spawned.map(|backend| self.begin(session, backend));
         if let Err(why) = &spawned {
             self.sessions.lock().remove(session);
             session.fail(&refusal(session, why));
         }
         self.settle();
         spawned
+    }
+
+    /// Starts a child for a session that has a place.
+    pub(super) fn spawn_child(
+        &self,
+        session: &Arc<Session>,
+        tenancy: &Tenancy,
+        quota: Arc<Quota>,
+        replay: Option<(Handshake, Instant)>,
+    ) -> Result<Backend, OpenError> {
+        let request = SpawnRequest {
+            server: &session.server,
+            principal: &session.principal,
+            audience: session.audience,
+            session: &session.id,
+            label: &tenancy.label,
+            quota,
+            replay,
+            host: Box::new(ChildHost {
+                registry: self.this.clone(),
+                child: tenancy.no,
+            }),
+            check: &|| self.check_wanted(session),
+        };
+        // A panic must give the place back too.
+        catch_unwind(AssertUnwindSafe(|| (self.spawn)(request)))
+            .unwrap_or_else(|_| Err(OpenError::Spawn("a fault in the broker".to_owned())))
     }
 
     /// Whether a child that is yet to be started is still to be.
@@ -286,9 +298,9 @@ impl Registry {
 
     /// Puts the backend in its place. If the session was ended meanwhile, ends the backend too.
     fn begin(&self, session: &Arc<Session>, backend: Backend) {
-        let Backend { bridge, stop, kill } = backend;
-        *session.child.lock() = Some(ChildEnd { stop, kill });
-        session.set_bridge(&Arc::new(bridge));
+        let (bridge, end) = parts(backend);
+        *session.child.lock() = Some(end);
+        session.set_bridge(&bridge);
         // Its user may have been revoked: nothing that waits may reach this child then. Who ends it
         // from here on finds the bridge, and closes it.
         let is_held = self.sessions.lock().holds(session);
@@ -306,7 +318,7 @@ impl Registry {
             let sessions = self.sessions.lock();
             (sessions.holds(session), sessions.draining)
         };
-        if is_draining && let Some(bridge) = session.bridge.get() {
+        if is_draining && let Some(bridge) = session.bridge() {
             bridge.drain();
         }
         if !is_open {
@@ -322,8 +334,18 @@ impl Registry {
     }
 }
 
+pub(super) fn parts(backend: Backend) -> (Arc<Bridge>, ChildEnd) {
+    let Backend {
+        bridge,
+        stop,
+        kill,
+        lease,
+    } = backend;
+    (Arc::new(bridge), ChildEnd { stop, kill, lease })
+}
+
 /// What those are told who wait for a child that does not come.
-fn refusal(session: &Session, why: &OpenError) -> Refusal {
+pub(super) fn refusal(session: &Session, why: &OpenError) -> Refusal {
     match why {
         OpenError::Spawn(why) => Refusal::StartFailed(why.clone()),
         OpenError::Draining => Refusal::Draining,

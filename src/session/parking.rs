@@ -23,7 +23,8 @@ impl Registry {
     pub(super) fn may_park(&self, session: &Session, cause: &Cause) -> bool {
         cause.frees_child()
             && self.policy(&session.server).park.is_some()
-            && session.bridge.get().is_some_and(|bridge| bridge.may_park())
+            && !self.is_stale(session)
+            && session.bridge().is_some_and(|bridge| bridge.may_park())
     }
 
     /// Opens a session over a parked child, if there is one for it.
@@ -33,6 +34,7 @@ impl Registry {
             old.principal == *wanted.principal
                 // Its credentials are in the child's environment.
                 && old.principal.env == wanted.principal.env
+                && !self.is_stale(old)
                 && old.server == *wanted.server
         };
         let candidates: Vec<Arc<Session>> = {
@@ -45,7 +47,7 @@ impl Registry {
         };
         let deadline = Instant::now() + PARKING_TIMEOUT;
         let is_of_same_client = |old: &Arc<Session>| {
-            let bridge = old.bridge.get();
+            let bridge = old.bridge();
             bridge.is_some_and(|bridge| bridge.handshake().is_of_same_client(initialize))
         };
         candidates
@@ -78,7 +80,7 @@ impl Registry {
             if !sessions.parked[at].is_free {
                 return None;
             }
-            let mut tenancy = sessions.parked.remove(at).session.tenancy.clone();
+            let mut tenancy = sessions.parked.remove(at).session.tenancy();
             tenancy.tenant += 1;
             let session = Arc::new(Session::new(wanted.with(tenancy)));
             sessions
@@ -89,9 +91,10 @@ impl Registry {
         };
         let child = old.child.lock().take();
         *session.child.lock() = child;
-        if let Some(bridge) = old.bridge.get() {
-            bridge.hand_over(wanted.id, session.tenancy.tenant);
-            session.set_bridge(bridge);
+        let tenancy = session.tenancy();
+        if let Some(bridge) = old.bridge() {
+            bridge.hand_over(wanted.id, tenancy.tenant);
+            session.set_bridge(&bridge);
             session.pass_on();
         }
         self.check_connected(&session, "ended while it began");
@@ -103,7 +106,7 @@ impl Registry {
             session.label(),
             wanted.principal.name,
             wanted.server,
-            session.tenancy.label
+            tenancy.label
         );
         Some(session)
     }
@@ -115,7 +118,7 @@ impl Registry {
             let at = sessions
                 .parked
                 .iter()
-                .position(|parked| parked.session.tenancy.no == child);
+                .position(|parked| parked.session.child_no() == child);
             match at {
                 Some(at) if is_free => {
                     sessions.parked[at].is_free = true;

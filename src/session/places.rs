@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::entry::Session;
+use super::succession::Respawn;
 use super::{ENDING_MIN, Options, Registry};
 use crate::auth::Principal;
 use crate::bridge::Quota;
@@ -14,9 +15,10 @@ use crate::bridge::Quota;
 #[derive(Default)]
 pub(super) struct Sessions {
     pub(super) by_id: HashMap<String, Arc<Session>>,
-    /// The ids of sessions that are shared, or were and will be again: by whose they are, and by
-    /// server.
-    pub(super) shared: HashMap<Principal, HashMap<Arc<str>, String>>,
+    /// The sessions that are shared, or were and will be again, by whose they are.
+    pub(super) shared: HashMap<Principal, Vec<Shared>>,
+    /// Children that are to take another's place, by the id of their session.
+    pub(super) respawns: HashMap<String, Respawn>,
     /// Ended sessions whose children wait for the next one, the oldest first.
     pub(super) parked: Vec<Parked>,
     /// Spawns, and ends of sessions that have left the map, that are under way.
@@ -29,6 +31,13 @@ pub(super) struct Sessions {
     pub(super) draining: bool,
     /// Children are no longer asked to end, but killed.
     pub(super) killing: bool,
+}
+
+/// The session of all modern requests to a server that come of one sign-in.
+pub(super) struct Shared {
+    pub(super) server: Arc<str>,
+    pub(super) grant: Option<Arc<str>>,
+    pub(super) id: String,
 }
 
 /// A child between two sessions.
@@ -80,6 +89,13 @@ impl Sessions {
         is_reached(options.max_sessions_per_user, own) || is_reached(options.max_sessions, all)
     }
 
+    /// The id of the session that modern requests of this principal share.
+    pub(super) fn shared_id(&self, principal: &Principal, server: &str) -> Option<&str> {
+        let mut shared = self.shared.get(principal)?.iter();
+        let found = shared.find(|it| *it.server == *server && it.grant == principal.grant);
+        found.map(|it| it.id.as_str())
+    }
+
     /// What this principal has in flight.
     pub(super) fn quota(&mut self, principal: &Principal, max: usize) -> Arc<Quota> {
         if let Some(quota) = self.quotas.get(principal).and_then(Weak::upgrade) {
@@ -113,7 +129,7 @@ impl Sessions {
     pub(super) fn of_child(&self, no: u64) -> Option<Arc<Session>> {
         let parked = self.parked.iter().map(|parked| &parked.session);
         let mut sessions = self.by_id.values().chain(parked);
-        sessions.find(|session| session.tenancy.no == no).cloned()
+        sessions.find(|session| session.child_no() == no).cloned()
     }
 }
 

@@ -363,9 +363,11 @@ impl Records {
         self.remove_file(key);
     }
 
-    /// Forgets the sessions of these principals.
+    /// Forgets the sessions of these principals. Nobody knows which sign-in a session comes from: so
+    /// those of one sign-in stay, for the principal's others.
     pub(super) fn forget_principals(&self, principals: &[Principal]) {
-        self.forget_where(|entry| principals.iter().any(|it| entry.owner.is(it)));
+        let is_over = |entry: &Entry, it: &Principal| it.grant.is_none() && entry.owner.is(it);
+        self.forget_where(|entry| principals.iter().any(|it| is_over(entry, it)));
     }
 
     /// Forgets the sessions without a child that nobody came back to for as long as their server

@@ -110,12 +110,15 @@ impl Registry {
 
     /// Writes down what a new child of the session would have to be told, as its child has it.
     pub(super) fn keep(&self, child: u64, id: &str, handshake: &Handshake) {
+        if self.note_told(child, id) {
+            return;
+        }
         let session = self.sessions.lock().by_id.get(id).cloned();
         let Some((records, session)) = self.records.as_ref().zip(session) else {
             return;
         };
         // The session may have another child by now.
-        if session.tenancy.no != child {
+        if session.child_no() != child {
             return;
         }
         if self.policy(&session.server).revive.is_none() {
@@ -144,7 +147,7 @@ impl Registry {
         let Some(records) = &self.records else {
             return;
         };
-        if let Some(bridge) = session.bridge.get()
+        if let Some(bridge) = session.bridge()
             && records.find(&session.id).is_some()
         {
             bridge.rest();

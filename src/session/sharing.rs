@@ -1,5 +1,5 @@
-//! The session that all modern requests of a principal share, one for each server (2026-07-28,
-//! basic, "Statelessness"): it has a child like any other, a place like any other, and an end. The
+//! The session that all modern requests of one sign-in of a principal share, one for each server
+//! (2026-07-28, basic, "Statelessness"): it has a child like any other, a place like any other, and an end. The
 //! next request opens it again.
 
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::new_session_id;
 use super::opening::{Place, Wanted};
+use super::places::Shared;
 use super::{Audience, Cause, OpenError, Registry, Session};
 use crate::auth::Principal;
 use crate::metrics;
@@ -26,7 +27,7 @@ impl Registry {
 
     fn find_any_shared(&self, principal: &Principal, server: &str) -> Option<Arc<Session>> {
         let sessions = self.sessions.lock();
-        let id = sessions.shared.get(principal)?.get(server)?;
+        let id = sessions.shared_id(principal, server)?;
         sessions.by_id.get(id).cloned()
     }
 
@@ -88,21 +89,32 @@ impl Registry {
 
     fn shared_id(&self, principal: &Principal, server: &Arc<str>) -> Result<String, OpenError> {
         let mut sessions = self.sessions.lock();
-        let known = sessions.shared.get(principal).and_then(|it| it.get(server));
-        if let Some(id) = known {
-            return Ok(id.clone());
+        if let Some(id) = sessions.shared_id(principal, server) {
+            return Ok(id.to_owned());
         }
         let id = new_session_id().ok_or(OpenError::NoRandomness)?;
         let of_principal = sessions.shared.entry(principal.clone()).or_default();
-        of_principal.insert(Arc::clone(server), id.clone());
+        of_principal.push(Shared {
+            server: Arc::clone(server),
+            grant: principal.grant.clone(),
+            id: id.clone(),
+        });
         Ok(id)
     }
 
     /// These principals are no more, or not as they were.
     pub(crate) fn forget_shared(&self, revoked: &[Principal]) {
         let mut sessions = self.sessions.lock();
-        revoked.iter().for_each(|principal| {
-            sessions.shared.remove(principal);
-        });
+        for principal in revoked {
+            let Some(of_principal) = sessions.shared.get_mut(principal) else {
+                continue;
+            };
+            if principal.grant.is_some() {
+                of_principal.retain(|it| it.grant != principal.grant);
+            }
+            if principal.grant.is_none() || of_principal.is_empty() {
+                sessions.shared.remove(principal);
+            }
+        }
     }
 }

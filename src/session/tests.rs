@@ -4,6 +4,7 @@ mod admission;
 pub(super) mod client;
 mod ending;
 mod parking;
+mod respawn;
 mod revival;
 mod sharing;
 mod wanted;

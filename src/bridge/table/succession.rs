@@ -110,16 +110,26 @@ impl Table {
 
     /// Whether another session could have the child and notice nothing of this one.
     pub(in crate::bridge) fn may_park(&self) -> bool {
+        self.may_leave()
+            // Its answer would be that to a request of the next session, whose ids are the same.
+            && !self.is_late
+            && self.handshake.leaves_no_trace()
+    }
+
+    /// Whether another child that knows the handshake could take this one's place.
+    pub(in crate::bridge) fn may_leave(&self) -> bool {
         !self.is_closed()
             && !self.is_starting()
             && !self.draining
             && (self.initialized_seen || self.initialized_said)
             && self.pending.is_empty()
-            // Its answer would be that to a request of the next session, whose ids are the same.
-            && !self.is_late
             && !self.has_asked()
             && !self.greets
-            && self.handshake.leaves_no_trace()
+    }
+
+    /// A connection that has gone.
+    pub(in crate::bridge) fn has_departed(&self, connection: u64) -> bool {
+        self.departed.contains(connection)
     }
 
     /// Frees the child for another session, if that can be; gives the ping it has to answer first.

@@ -17,13 +17,25 @@ fn alice() -> Principal {
     }
 }
 
+/// One who signed in.
+fn anna() -> Principal {
+    Principal {
+        issuer: "https://id.example".into(),
+        subject: "4711".into(),
+        name: "anna".into(),
+        email: Some("anna@example.org".into()),
+        grant: Some("g1".into()),
+        env: Arc::default(),
+    }
+}
+
 #[test]
 fn values_are_filled_in_for_a_user() {
     let check = |text: &str, expected: Result<(&str, bool), &str>| {
         let broker_env = |key: &str| (key == "HOME").then(|| "/srv".to_owned());
         let found = match Template::parse(text) {
             Ok(template) => template
-                .fill(&alice(), &broker_env)
+                .fill(&alice(), None, &broker_env)
                 .map_err(|missing| missing.to_string()),
             Err(message) => Err(message),
         };
@@ -61,6 +73,18 @@ fn values_are_filled_in_for_a_user() {
          and of a static token the broker keeps only the hash",
         ),
     );
+    check("${user.sub}", Ok(("1", true)));
+    check(
+        "${user.email}",
+        Err(
+            "user alice has no email to pass on: ${user.email} is what the provider says of one \
+         who signed in",
+        ),
+    );
+    check(
+        "${user.mail}",
+        Err("unknown placeholder \"${user.mail}\", did you mean \"${user.email}\"?"),
+    );
     check(
         "${HOME}",
         Err("unknown placeholder \"${HOME}\", did you mean \"${env.HOME}\"?"),
@@ -84,24 +108,52 @@ fn values_are_filled_in_for_a_user() {
 }
 
 #[test]
+fn who_signed_in_has_more_to_pass_on() {
+    for (text, expected, needs_token) in [
+        ("${user.token}", "t0ken", true),
+        ("Bearer ${user.token}", "Bearer t0ken", true),
+        ("${user.sub}/${user.email}", "4711/anna@example.org", false),
+        ("$${user.token}", "${user.token}", false),
+    ] {
+        let template = Template::parse(text).unwrap();
+        let filled = template.fill(&anna(), Some("t0ken"), &|_| None).unwrap();
+        assert_eq!(filled.value, expected);
+        assert_eq!(template.needs_token(), needs_token, "{text}");
+    }
+}
+
+/// By these a server's program is known again.
+#[test]
+fn no_two_values_have_the_same_bytes() {
+    let all = ["name", "token", "sub", "email", "env.A", "env.B"];
+    let bytes = |name: &&str| {
+        Template::parse(&format!("${{user.{name}}}"))
+            .unwrap()
+            .to_bytes()
+    };
+    let different: std::collections::BTreeSet<_> = all.iter().map(bytes).collect();
+    assert_eq!(different.len(), all.len());
+}
+
+#[test]
 fn what_is_filled_in_is_not_filled_in_again() {
     let env = BTreeMap::from([("KEY".to_owned(), "${env.HOME}".to_owned())]);
     let user = Principal {
-        email: None,
         env: Arc::new(env),
-        grant: None,
         ..alice()
     };
     let filled = Template::parse("${user.env.KEY}")
         .unwrap()
-        .fill(&user, &|_| panic!("the broker's environment was read"));
+        .fill(&user, None, &|_| {
+            panic!("the broker's environment was read")
+        });
     assert_eq!(filled.unwrap().value, "${env.HOME}");
 }
 
 #[test]
 fn debug_shows_no_value() {
     let template = Template::parse("hunter2 ${user.env.KEY}").unwrap();
-    let filled = template.fill(&alice(), &|_| None).unwrap();
+    let filled = template.fill(&alice(), None, &|_| None).unwrap();
     let shown = format!("{template:?} {filled:?}");
     assert!(
         !shown.contains("hunter2") && !shown.contains("s3cret"),

@@ -1,8 +1,12 @@
 //! What is said when no session could be opened.
 
-use super::{Asker, Face, RETRY_AFTER_FULL, Rendered, busy, draining, no_session};
+use super::{Asker, Face, RETRY_AFTER_FULL, Rendered, busy, draining, no_session, unauthorized};
+use crate::auth::AuthError;
 use crate::jsonrpc::code;
 use crate::session::OpenError;
+
+/// Seconds: a provider that cannot be reached is seldom back at once.
+const RETRY_AFTER_PROVIDER: &str = "10";
 
 pub(super) fn failed(asker: Asker<'_>, why: &OpenError, face: &Face) -> Rendered {
     let error = |status, code, message: &str| asker.error(status, code, message);
@@ -28,6 +32,11 @@ pub(super) fn failed(asker: Asker<'_>, why: &OpenError, face: &Face) -> Rendered
         .with("Allow", "POST, DELETE"),
         OpenError::Lost => busy(asker, "the session has ended before it began: try again"),
         OpenError::Busy => busy(asker, "too much is being started just now: try again"),
+        OpenError::SignInAgain => unauthorized(asker, AuthError::Invalid),
+        OpenError::TryAgain(why) => {
+            let message = format!("the sign-in provider could not be reached: {why}");
+            error(503, code::SERVER_ERROR, &message).with("Retry-After", RETRY_AFTER_PROVIDER)
+        }
         OpenError::Spawn(message) => error(500, code::INTERNAL_ERROR, message),
         OpenError::NoRandomness => error(
             500,

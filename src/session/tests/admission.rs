@@ -71,7 +71,7 @@ fn a_child_that_dies_after_long_has_not_failed() {
             why: String::new(),
             detail: String::new(),
         };
-        let no = session.tenancy.no;
+        let no = session.child_no();
         world.registry.child_ended(no, end, world.at(10));
     }
     world.stop();
@@ -86,7 +86,7 @@ fn a_start_that_fails_after_long_has_failed() {
             why: String::new(),
             detail: "it did not answer initialize in 30 s".to_owned(),
         };
-        let no = session.tenancy.no;
+        let no = session.child_no();
         world.registry.child_ended(no, end, world.at(30));
     }
     let (_, why) = paused(world.open("ann", 30).map(drop));
@@ -193,6 +193,7 @@ fn a_session_is_not_forgotten_while_it_is_revived() {
     let policy = Policy {
         revive: Some(Duration::from_secs(DAY)),
         park: None,
+        keeps_old_token: false,
     };
     let registry: Arc<OnceLock<Weak<Registry>>> = Arc::default();
     let (its, start) = (Arc::clone(&registry), Instant::now());

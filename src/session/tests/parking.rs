@@ -12,6 +12,7 @@ const PARK: Duration = Duration::from_secs(60);
 const PARKING: Policy = Policy {
     revive: None,
     park: Some(PARK),
+    keeps_old_token: false,
 };
 
 fn world(options: Options) -> World {
@@ -81,7 +82,7 @@ fn nobody_else_gets_the_child() {
             .open(&who, &server(on), client, world.start)
             .unwrap();
         assert_eq!(world.fakes.count("start"), started + 1, "{client}");
-        assert_eq!(opened.tenancy.tenant, 0);
+        assert_eq!(opened.tenancy().tenant, 0);
     }
     assert_eq!(parked(&world), 1);
     world.begin("ann", 0, Some(first.id()));
@@ -461,7 +462,7 @@ fn taken_over_or_overdue_but_never_both() {
             client.post(session, &request("init", "initialize", CLIENT));
             assert_eq!(
                 client.heard().len(),
-                usize::from(session.tenancy.tenant == 1)
+                usize::from(session.tenancy().tenant == 1)
             );
             assert!(world.last_active(session.id()).is_some());
         },
@@ -473,7 +474,7 @@ fn no_session_stays_with_a_child_that_died_while_it_was_taken_over() {
     race(
         |_, faces| faces.exit(),
         |world, session, _| {
-            if session.tenancy.tenant == 1 {
+            if session.tenancy().tenant == 1 {
                 assert_eq!(world.last_active(session.id()), None);
             }
         },

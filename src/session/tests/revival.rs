@@ -11,8 +11,9 @@ use super::*;
 const REVIVING: Policy = Policy {
     revive: Some(Duration::from_hours(24)),
     park: None,
+    keeps_old_token: false,
 };
-const USE: bool = true;
+pub(super) const USE: bool = true;
 const LISTENING: bool = false;
 
 fn world(options: Options, dir: &TempDir) -> World {
@@ -35,7 +36,7 @@ impl World {
     }
 
     /// Does as a child does that is told what the one before it knew; gives what it was told.
-    fn play(&self, id: &str) -> Vec<String> {
+    pub(super) fn play(&self, id: &str) -> Vec<String> {
         let child = self.child(id);
         let first = child.next();
         let no = first[0].split('"').nth(7).unwrap();
@@ -419,7 +420,7 @@ fn only_the_child_of_a_session_has_a_say_in_its_record() {
     world.registry.close(id, Cause::Idle, world.at(0));
     world.revive(id, USE, 0).unwrap();
     world.play(id);
-    let mut stale = session.bridge.get().unwrap().handshake();
+    let mut stale = session.bridge().unwrap().handshake();
     stale.log_level = Some("{}".into());
     old.host.changed(id, &stale);
     let records = world.registry.records.as_ref().unwrap();

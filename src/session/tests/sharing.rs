@@ -235,6 +235,7 @@ fn it_is_neither_kept_nor_parked() {
     let policy = Policy {
         park: Some(Duration::from_secs(60)),
         revive: Some(Duration::from_secs(600)),
+        keeps_old_token: false,
     };
     let options = Options {
         idle_timeout: Some(IDLE),

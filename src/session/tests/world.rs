@@ -8,6 +8,7 @@ use std::sync::{Barrier, OnceLock};
 use crossbeam_channel::bounded;
 
 use super::client::{Client, INITIALIZED, Ping, RESULT, request};
+use crate::auth::LeaseState;
 use crate::bridge::{self, End, Exchange, Inbound, Outbound};
 use crate::jsonrpc;
 use crate::session::*;
@@ -42,7 +43,13 @@ pub(super) struct Fakes {
     pub(super) log: Mutex<Vec<String>>,
     /// The far faces of the bridges, by the id of the child's first session.
     pub(super) faces: Mutex<HashMap<String, Arc<Faces>>>,
+    /// Of all children, in the order in which they were started.
+    pub(super) all_faces: Mutex<Vec<Arc<Faces>>>,
     pub(super) spawn_fails: AtomicBool,
+    /// Why no child can be started, if there is a reason.
+    pub(super) refuses: Mutex<Option<fn() -> OpenError>>,
+    /// Of the token that the next child gets.
+    pub(super) lease: Mutex<Option<Arc<LeaseState>>>,
     pub(super) most_active: AtomicUsize,
     pub(super) registry: OnceLock<Weak<Registry>>,
     pub(super) hooks: Hooks,
@@ -85,6 +92,24 @@ impl Faces {
         let (pings, lines): (Vec<_>, Vec<_>) = lines_of(bytes).into_iter().partition(is_own);
         self.pings.lock().extend(pings);
         self.lines.lock().extend(lines);
+    }
+
+    /// Does as the writer thread and a child do that has another one's place to take.
+    fn play_along(&self) {
+        loop {
+            let bytes = self.outbound.lock().next();
+            let Some(bytes) = bytes else {
+                return;
+            };
+            for line in lines_of(&bytes) {
+                let message = jsonrpc::parse(&line).unwrap();
+                if message.method == "initialize" {
+                    let answer = jsonrpc::result_response(message.id_text, RESULT);
+                    self.say(&answer);
+                }
+                self.lines.lock().push(line);
+            }
+        }
     }
 
     /// The child writes a line.
@@ -153,6 +178,8 @@ pub(super) struct Hooks {
     pub(super) waking: Option<Hook>,
     /// A bridge that is woken is served at once, as by its reader thread.
     pub(super) serves: bool,
+    /// A child that takes another's place does so by itself.
+    pub(super) plays: bool,
     /// The spawner asks whether the child is still wanted.
     pub(super) asks: bool,
     pub(super) stopping: Option<Hook>,
@@ -181,6 +208,9 @@ impl Fakes {
         if request.replay.is_some() {
             run(self.hooks.respawning.as_ref(), id);
         }
+        if let Some(why) = *self.refuses.lock() {
+            return Err(why());
+        }
         if self.spawn_fails.load(SeqCst) {
             return Err(OpenError::Spawn("no such program".to_owned()));
         }
@@ -195,14 +225,17 @@ impl Fakes {
         let id = request.session.to_owned();
         let host: Arc<dyn Host> = Arc::from(request.host);
         let (wakes, woken) = (Arc::clone(self), id.clone());
+        let own_faces = Arc::new(OnceLock::<Weak<Faces>>::new());
+        let its_faces = Arc::clone(&own_faces);
         let wake = move || {
             run(wakes.hooks.waking.as_ref(), &woken);
-            let faces = wakes.faces.lock().get(&woken).cloned();
+            let faces = its_faces.get().and_then(Weak::upgrade);
             if let Some(faces) = faces.filter(|_| wakes.hooks.serves) {
                 faces.is_woken.store(true, SeqCst);
                 faces.serve();
             }
         };
+        let is_heir = request.replay.is_some();
         let options = bridge::Options {
             server: request.server.to_owned(),
             session: id.clone(),
@@ -232,12 +265,18 @@ impl Fakes {
             is_woken: AtomicBool::new(false),
         });
         let its = Arc::downgrade(&faces);
+        let _ = own_faces.set(Weak::clone(&its)); // it was empty
         bridge.connect(Box::new(move |bytes| {
             if let Some(faces) = its.upgrade() {
                 faces.take(bytes);
             }
             true
         }));
+        self.all_faces.lock().push(Arc::clone(&faces));
+        if is_heir && self.hooks.plays {
+            let plays = Arc::clone(&faces);
+            std::thread::spawn(move || plays.play_along());
+        }
         self.faces.lock().insert(id.clone(), faces);
         run(self.hooks.spawned.as_ref(), &id);
         Ok(self.backend(bridge, &id))
@@ -256,6 +295,7 @@ impl Fakes {
                 kills.note("kill", &killed);
                 run(kills.hooks.killing.as_ref(), &killed);
             }),
+            lease: self.lease.lock().clone(),
         }
     }
 
