@@ -2,20 +2,25 @@
 //! Knows nothing of HTTP beyond the text of that header, and nothing of sessions; whoever holds
 //! sessions asks [`Authenticator::refresh`] whose must end.
 //!
-//! `tokens` is the file of static tokens · `command` is `mcp-broker token`.
+//! `tokens` is the file of static tokens · `sign_in` ties together what lets users sign in here:
+//! the rules of `oauth`, the rows of `store`, the provider of `upstream` · `jwt` are the tokens of
+//! an outside authorization server · `web` asks others over HTTPS · `credentials` is what children
+//! get of a user's own · `command` is `mcp-broker token`.
 
 mod command;
+mod credentials;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
-mod jwt;
-mod oauth;
-mod sign_in;
-mod store;
+pub(crate) mod jwt;
+pub(crate) mod oauth;
+pub(crate) mod sign_in;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 mod tokens;
-mod upstream;
-mod web;
+mod upkeep;
+pub(crate) mod upstream;
+pub(crate) mod web;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -26,8 +31,14 @@ use std::time::SystemTime;
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use command::{TokenAction, run_token_command};
+pub(crate) use credentials::{Credentials, NoCredentials};
+pub(crate) use jwt::Algorithm as JwtAlgorithm;
 pub(crate) use tokens::{TokenError, TokenStore};
+pub(crate) use upkeep::Upkeep;
 
+use jwt::JwtDoor;
+use oauth::Resources;
+use sign_in::SignIn;
 use tokens::{Stamp, TokenHash, TokenRecord};
 
 /// Who a verified token stands for. Two principals are the same if issuer and subject are: names
@@ -97,8 +108,8 @@ impl fmt::Debug for Principal {
     }
 }
 
-/// Why a request is from nobody. The answer to each is `401` with its own `WWW-Authenticate` (RFC
-/// 6750, section 3).
+/// Why a request is not served: it is from nobody, or from somebody who may not. The answers differ
+/// (RFC 6750, section 3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum AuthError {
     /// There is no `Authorization` header, or one of another scheme than `Bearer`.
@@ -106,6 +117,11 @@ pub(crate) enum AuthError {
     /// The token is malformed, unknown, revoked or expired; which one is not for the client to
     /// learn.
     Invalid,
+    /// The token is good, but not for this: a scope is lacking, or its user is not to be let in.
+    InsufficientScope,
+    /// A key must be fetched before anybody knows: to be asked again on a thread that may wait.
+    /// There, that it cannot be had.
+    Later,
 }
 
 impl fmt::Display for AuthError {
@@ -113,6 +129,8 @@ impl fmt::Display for AuthError {
         f.write_str(match self {
             Self::Missing => "a bearer token is needed",
             Self::Invalid => "the bearer token is unknown, revoked or expired",
+            Self::InsufficientScope => "the bearer token does not permit this",
+            Self::Later => "the bearer token cannot be checked at the moment",
         })
     }
 }
@@ -120,7 +138,7 @@ impl fmt::Display for AuthError {
 impl std::error::Error for AuthError {}
 
 /// The longest token that is looked at.
-const MAX_TOKEN_BYTES: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 8 << 10;
 
 /// Tells principals by their tokens. Shared by all threads.
 pub(crate) struct Authenticator {
@@ -130,44 +148,117 @@ pub(crate) struct Authenticator {
 enum Door {
     /// `--no-auth`.
     Open(Principal),
-    Tokens(StaticTokens),
+    Guarded(Guards),
+}
+
+/// Who vouches for tokens: each knows its own, and takes no other's for one of them.
+struct Guards {
+    tokens: StaticTokens,
+    sign_in: Option<Arc<SignIn>>,
+    outside: Option<Outside>,
+}
+
+/// An outside authorization server.
+struct Outside {
+    door: Arc<JwtDoor>,
+    resources: Resources,
 }
 
 impl Authenticator {
     /// Reads the tokens that there are. `None`: everybody is let in, as [`Principal::anonymous`].
     pub(crate) fn new(tokens: Option<TokenStore>) -> Result<Self, TokenError> {
         let door = match tokens {
-            Some(store) => Door::Tokens(StaticTokens::new(store)?),
+            Some(store) => Door::Guarded(Guards {
+                tokens: StaticTokens::new(store)?,
+                sign_in: None,
+                outside: None,
+            }),
             None => Door::Open(Principal::anonymous()),
         };
         Ok(Self { door })
     }
 
-    /// Who sent a request with this `Authorization` header. Reads no file: one lock for reading,
-    /// one SHA-256.
+    /// Lets in those too who have signed in here.
+    pub(crate) fn with_sign_in(mut self, sign_in: Arc<SignIn>) -> Self {
+        if let Door::Guarded(guards) = &mut self.door {
+            guards.sign_in = Some(sign_in);
+        }
+        self
+    }
+
+    /// Lets in those too who have a token of an outside server for one of these resources.
+    pub(crate) fn with_outside(mut self, door: Arc<JwtDoor>, resources: Resources) -> Self {
+        if let Door::Guarded(guards) = &mut self.door {
+            guards.outside = Some(Outside { door, resources });
+        }
+        self
+    }
+
+    /// Who sent a request to this server with this `Authorization` header. Waits for nothing: one
+    /// lock for reading, one SHA-256.
     pub(crate) fn check(
         &self,
         authorization: Option<&str>,
+        server: &str,
         now: SystemTime,
     ) -> Result<Principal, AuthError> {
-        match &self.door {
-            Door::Open(everybody) => Ok(everybody.clone()),
-            Door::Tokens(tokens) => tokens.find(bearer(authorization)?, now),
+        self.find(authorization, server, now, JwtDoor::check)
+    }
+
+    /// The same where [`AuthError::Later`] came of it; may wait for the outside server's keys.
+    pub(crate) fn check_slowly(
+        &self,
+        authorization: Option<&str>,
+        server: &str,
+        now: SystemTime,
+    ) -> Result<Principal, AuthError> {
+        self.find(authorization, server, now, JwtDoor::check_slowly)
+    }
+
+    fn find(
+        &self,
+        authorization: Option<&str>,
+        server: &str,
+        now: SystemTime,
+        check: impl Fn(&JwtDoor, &str, &[String], SystemTime) -> Result<Principal, AuthError>,
+    ) -> Result<Principal, AuthError> {
+        let guards = match &self.door {
+            Door::Open(everybody) => return Ok(everybody.clone()),
+            Door::Guarded(guards) => guards,
+        };
+        let token = bearer(authorization)?;
+        if let Ok(principal) = guards.tokens.find(token, now) {
+            return Ok(principal);
+        }
+        if let Some(sign_in) = &guards.sign_in {
+            return sign_in.check(token, server, now);
+        }
+        match &guards.outside {
+            Some(outside) => check(&outside.door, token, &outside.resources.uris(server), now),
+            None => Err(AuthError::Invalid),
         }
     }
 
-    /// Takes over what changed in the token file, and returns the principals who were valid at the
-    /// last call and are no longer: revoked, replaced, expired or given another environment. Costs
-    /// one `stat` when nothing changed. When the file cannot be used, the tokens read last stay in
-    /// force and the error is returned once, not with every call.
+    /// Takes over what changed in the token file and the store, and returns the principals who were
+    /// valid at the last call and are no longer: revoked, replaced, expired or given another
+    /// environment. One with a grant stands for what came in with that grant only. Costs one
+    /// `stat`, and one look at the store, when nothing changed. When one of them cannot be used,
+    /// what was read last stays in force and the error is logged once, not with every call.
     ///
     /// A request that was let in just before may still open a session after this call has named its
     /// principal; check the header again once the session is registered.
-    pub(crate) fn refresh(&self, now: SystemTime) -> Result<Vec<Principal>, TokenError> {
-        match &self.door {
-            Door::Open(_) => Ok(Vec::new()),
-            Door::Tokens(tokens) => tokens.refresh(now),
+    pub(crate) fn refresh(&self, now: SystemTime) -> Vec<Principal> {
+        let Door::Guarded(guards) = &self.door else {
+            return Vec::new();
+        };
+        let mut gone = guards.tokens.refresh(now).unwrap_or_else(|error| {
+            log::error!("the tokens read last stay in force: {error}");
+            Vec::new()
+        });
+        if let Some(sign_in) = &guards.sign_in {
+            gone.extend(sign_in.refresh(now));
         }
+        gone
     }
 }
 

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! `json` gives each value its line · `settings` is the table of flags and `broker` keys ·
-//! `servers` reads `mcpServers`, `server_options` what the broker may be told about one of them ·
-//! `template` is one `env` value · `address`, `run_as`, `units` and `nearest` are pure helpers of
+//! `auth` reads `broker.auth` · `servers` reads `mcpServers`, `server_options` what the broker may be
+//! told about one of them · `template` is one `env` value · `address`, `run_as`, `units` and `nearest` are pure helpers of
 //! those.
 
 mod address;
+mod auth;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod json;
@@ -33,6 +34,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use address::{Listen, PublicUrl};
+#[allow(unused_imports)] // until it is wired
+pub(crate) use auth::{
+    Allow, AllowSubjects, AuthConfig, AuthKind, JwtConfig, Secret, UpstreamConfig, UpstreamKind,
+};
 pub(crate) use nearest::nearest;
 pub(crate) use run_as::RunAs;
 pub(crate) use server_options::{EraChoice, ServerOptions};
@@ -62,6 +67,9 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     /// `false` only on a loopback address or a Unix socket.
     pub(crate) auth: bool,
+    /// Who vouches for users besides the static tokens. `None`: nobody.
+    #[allow(dead_code)] // until signing in is wired
+    pub(crate) auth_server: Option<AuthConfig>,
     /// 0: unlimited.
     pub(crate) max_sessions: usize,
     /// 0: unlimited.
@@ -174,6 +182,20 @@ pub(crate) fn load(
     let settings = args.settings.clone().or(file.settings);
     let listen = settings.listen.unwrap_or(Listen::Tcp(DEFAULT_LISTEN));
     let auth = !settings.no_auth.unwrap_or(false);
+    if let Some((line, server)) = &file.auth {
+        let path = args.config.clone().unwrap_or_default();
+        warnings.extend(
+            server
+                .warning()
+                .map(|it| format!("{}:{line}: {it}", path.display())),
+        );
+        let fits = server.fits(!auth, settings.public_url.as_ref(), &listen);
+        fits.map_err(|message| ConfigError::Line {
+            path,
+            line: *line,
+            message,
+        })?;
+    }
     if !auth && !listen.is_local() {
         return Err(ConfigError::OpenDoor { listen });
     }
@@ -186,6 +208,7 @@ pub(crate) fn load(
         listen,
         state_dir: state_dir(settings.state_dir, env)?,
         auth,
+        auth_server: file.auth.map(|(_, server)| server),
         max_sessions: settings.max_sessions.unwrap_or(DEFAULT_MAX_SESSIONS),
         max_sessions_per_user: settings
             .max_sessions_per_user
@@ -260,6 +283,8 @@ struct FromFile {
     /// `None`: no `mcpServers`.
     servers: Option<Vec<Server>>,
     settings: Settings,
+    /// With its line.
+    auth: Option<(usize, AuthConfig)>,
     warnings: Vec<String>,
 }
 
@@ -310,7 +335,13 @@ fn read_document(
     for entry in Node::parse(text)?.entries()? {
         match entry.key.as_str() {
             "mcpServers" => file.servers = Some(servers::read(&entry.value, env, remarks)?),
-            "broker" => file.settings = Settings::read(&entry.value)?,
+            "broker" => {
+                let members = entry.value.entries()?;
+                file.settings = Settings::read(&members, &["auth"])?;
+                if let Some(auth) = members.iter().find(|member| member.key == "auth") {
+                    file.auth = Some((auth.at.line(), AuthConfig::read(auth, env)?));
+                }
+            }
             // Written for editors.
             "$schema" => {}
             _ => return Err(entry.unknown(["mcpServers", "broker"])),

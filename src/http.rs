@@ -10,19 +10,22 @@ mod exchange;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod mcp;
+mod oauth;
 mod open;
 mod openers;
+mod pages;
 mod policy;
 mod reply;
 mod request;
 mod route;
 mod sse;
 mod tally;
+mod workers;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -31,6 +34,7 @@ use crate::auth::Authenticator;
 use crate::session::{Registry, Session};
 use crate::thread::{self, Joined};
 use departures::Departures;
+pub(crate) use oauth::Protected;
 use openers::Openers;
 pub(crate) use policy::Policy;
 use reply::{Answer, Face};
@@ -55,6 +59,10 @@ pub(crate) struct App {
     /// The status for a session that is no more: 404, or 410 where so configured.
     pub(crate) gone_status: u16,
     pub(crate) started: SystemTime,
+    /// `None`: only static tokens open anything here.
+    protected: Option<Protected>,
+    limits: oauth::Limits,
+    servants: oauth::Servants,
     departures: Departures<Session>,
     openers: Openers,
     refusers: Threads,
@@ -68,6 +76,7 @@ pub(crate) struct Options {
     pub(crate) admin_policy: Policy,
     pub(crate) servers: Vec<Arc<str>>,
     pub(crate) gone_status: u16,
+    pub(crate) protected: Option<Protected>,
 }
 
 /// Threads that end by themselves.
@@ -97,8 +106,8 @@ impl App {
         registry: Arc<Registry>,
         authenticator: Arc<Authenticator>,
         options: Options,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
             registry,
             authenticator,
             policy: options.policy,
@@ -106,12 +115,15 @@ impl App {
             servers: options.servers,
             gone_status: options.gone_status,
             started: SystemTime::now(),
+            protected: options.protected,
+            limits: oauth::Limits::default(),
+            servants: oauth::servants(Weak::clone(this)),
             departures: Departures::default(),
-            openers: Openers::default(),
+            openers: openers::of(Weak::clone(this)),
             refusers: Threads::default(),
             scrapes: Threads::default(),
             stopping: AtomicBool::new(false),
-        }
+        })
     }
 
     /// The client of a connection has gone: tells the session that served it last.
@@ -123,6 +135,7 @@ impl App {
     pub(crate) fn stop(&self, server: &tiny_http::Server) {
         self.stopping.store(true, Ordering::Release);
         server.unblock();
+        self.servants.join_all();
         self.openers.join_all();
         self.refusers.join_all();
         self.scrapes.join_all();
@@ -158,6 +171,7 @@ fn handle(app: &Arc<App>, request: tiny_http::Request) {
         origin: None,
         gone_status: app.gone_status,
         is_modern: false,
+        challenge: None,
         tally: None,
     };
     let incoming = match Incoming::read(&request) {
@@ -169,10 +183,13 @@ fn handle(app: &Arc<App>, request: tiny_http::Request) {
     if incoming.is_admin {
         return admin::serve(app, request, &incoming, face);
     }
-    match app
-        .policy
-        .check(incoming.host.as_deref(), incoming.origin.as_deref())
-    {
+    if let Err(answer) = app.policy.check_host(incoming.host.as_deref()) {
+        return refuse(app, request, answer, face);
+    }
+    let Some(request) = oauth::serve(app, request, &incoming, &face) else {
+        return;
+    };
+    match app.policy.check_origin(incoming.origin.as_deref()) {
         Ok(origin) => face.origin = origin,
         Err(answer) => return refuse(app, request, answer, face),
     }

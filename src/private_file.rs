@@ -197,6 +197,56 @@ impl PrivateDir {
     }
 }
 
+/// The longest secret that is read.
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+
+/// Where systemd puts a unit's credentials. Who may read them there is its affair: it grants that
+/// by access lists, which show in the mode.
+const CREDENTIALS: &str = "/run/credentials";
+
+/// The text of a file that the operator has put somewhere. Nobody else may read it. Links are
+/// followed: to a file of root's or of the broker's own user.
+pub(crate) fn read_secret(path: &Path) -> Result<String, FileError> {
+    let io = |source| FileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let real = fs::canonicalize(path).map_err(io)?;
+    let mut options = OpenOptions::new();
+    // Opening a pipe would wait for somebody who writes to it.
+    let flags = NO_LINKS | OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).custom_flags(flags).open(&real);
+    let file = file.map_err(io)?;
+    let found = file.metadata().map_err(io)?;
+    if !found.is_file() {
+        let kind = io::ErrorKind::InvalidInput;
+        return Err(io(io::Error::new(kind, "not a regular file")));
+    }
+    if !real.starts_with(CREDENTIALS) {
+        if found.mode() & 0o077 != 0 {
+            return Err(FileError::Exposed {
+                path: path.to_owned(),
+                mode: found.mode() & 0o7777,
+            });
+        }
+        if found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(FileError::Foreign {
+                path: path.to_owned(),
+                owner: found.uid(),
+            });
+        }
+    }
+    let mut text = String::new();
+    let read = (&file).take(MAX_SECRET_BYTES + 1).read_to_string(&mut text);
+    match read.map_err(io)? as u64 > MAX_SECRET_BYTES {
+        true => Err(io(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "longer than 64 KiB",
+        ))),
+        false => Ok(text),
+    }
+}
+
 fn open_to_read(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)

@@ -4,6 +4,7 @@ mod descriptors;
 mod inner;
 mod listeners;
 mod shutdown;
+mod sign_in;
 mod watchdog;
 mod welcome;
 
@@ -18,13 +19,14 @@ use std::time::SystemTime;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::process::{Resource, getrlimit};
 
+use crate::auth::store::StoreError;
 use crate::auth::{Authenticator, TokenError, TokenStore};
 use crate::cgroup::Cgroups;
 use crate::config::{Config, Listen, ServerOptions};
 use crate::edge::{self, Door, Edge, Listener};
 use crate::eras::Eras;
 use crate::exit::Exit;
-use crate::http::{self, App, Policy};
+use crate::http::{self, App, Policy, Protected};
 use crate::isolation::{Isolation, IsolationError};
 use crate::memory;
 use crate::metrics;
@@ -37,6 +39,7 @@ use crate::supervisor::Parent;
 use crate::systemd;
 use crate::thread::{self, Joined};
 use inner::InnerSocket;
+use sign_in::SigningIn;
 use watchdog::{Turns, Watchdog};
 
 /// What clients may leave untaken of their responses; three of the largest messages fit in.
@@ -64,6 +67,10 @@ pub(crate) enum ServeError {
         source: io::Error,
     },
     Tokens(TokenError),
+    /// What must be known of those who signed in.
+    Store(StoreError),
+    /// The provider is not as configured.
+    SignIn(String),
     Records(FileError),
     Isolation(IsolationError),
     Signals(String),
@@ -99,6 +106,8 @@ impl fmt::Display for ServeError {
                 )
             }
             Self::Tokens(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::SignIn(why) => write!(f, "sign-in: {why}"),
             Self::Records(error) => write!(f, "cannot keep sessions: {error}"),
             Self::Isolation(error) => write!(f, "cannot isolate servers: {error}"),
             Self::Signals(why) => write!(f, "cannot handle signals: {why}"),
@@ -145,6 +154,8 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     // Only now: a token that is made is shown once.
     let (authenticator, first_token) = authenticate(&config)?;
     let urls = listeners::urls(&listeners, Door::Public);
+    let (authenticator, signing_in) = sign_in::open(&config, authenticator, &urls)?;
+    let authenticator = Arc::new(authenticator);
     let admin_urls = listeners::urls(&listeners, Door::Admin);
     descriptors::fit(&mut config, !admin_urls.is_empty());
     let (inner, inner_listener) =
@@ -169,7 +180,10 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     )
     .map_err(ServeError::Start)?;
     let registry = registry(&config, spawner)?;
-    let app = Arc::new(app(&config, &listeners, &registry, &authenticator));
+    let SigningIn {
+        protected, upkeep, ..
+    } = signing_in;
+    let app = app(&config, &listeners, &registry, &authenticator, protected);
     let turns = Turns::default();
     let reaper =
         reaper(&registry, &authenticator, &run, &eras, &turns).map_err(ServeError::Start)?;
@@ -186,6 +200,7 @@ pub(crate) fn run(mut config: Config) -> Result<(), ServeError> {
     shutdown::shut_down(&registry, &edge, &stopped, config.drain);
     drop(watchdog);
     drop(reaper);
+    drop(upkeep);
     // What comes now is told to come again; later, nobody would answer.
     edge.stop();
     app.stop(&server);
@@ -237,13 +252,13 @@ fn report(stop: &Sender<Stop>, why: &str) {
 }
 
 /// The tokens, and one made just now if there was none.
-fn authenticate(config: &Config) -> Result<(Arc<Authenticator>, Option<String>), ServeError> {
+fn authenticate(config: &Config) -> Result<(Authenticator, Option<String>), ServeError> {
     if !config.auth {
-        return Ok((Arc::new(Authenticator::new(None)?), None));
+        return Ok((Authenticator::new(None)?, None));
     }
     let store = TokenStore::open(&config.state_dir)?;
     let mut first = None;
-    if store.list()?.is_empty() {
+    if config.auth_server.is_none() && store.list()?.is_empty() {
         first = Some(store.add(
             welcome::FIRST_USER,
             Default::default(),
@@ -251,7 +266,7 @@ fn authenticate(config: &Config) -> Result<(Arc<Authenticator>, Option<String>),
             SystemTime::now(),
         )?);
     }
-    Ok((Arc::new(Authenticator::new(Some(store))?), first))
+    Ok((Authenticator::new(Some(store))?, first))
 }
 
 fn app(
@@ -259,7 +274,8 @@ fn app(
     listeners: &[Listener],
     registry: &Arc<Registry>,
     authenticator: &Arc<Authenticator>,
-) -> App {
+    protected: Option<Protected>,
+) -> Arc<App> {
     let mut policy = listened_on(listeners, Door::Public);
     if let Some(url) = &config.public_url {
         policy.hosts.push(url.host.clone());
@@ -279,6 +295,7 @@ fn app(
         admin_policy: listened_on(listeners, Door::Admin),
         servers,
         gone_status: config.gone_status,
+        protected,
     };
     App::new(registry, authenticator, options)
 }
@@ -307,12 +324,7 @@ fn reaper(
     let (authenticator, turns) = (Arc::clone(authenticator), Arc::clone(turns));
     let revoked = move || {
         turns.fetch_add(1, Ordering::Relaxed);
-        authenticator
-            .refresh(SystemTime::now())
-            .unwrap_or_else(|error| {
-                log::error!("the tokens read last stay in force: {error}");
-                Vec::new()
-            })
+        authenticator.refresh(SystemTime::now())
     };
     let (run, eras) = (Arc::clone(run), Arc::clone(eras));
     Reaper::start(Arc::clone(registry), revoked, move |now| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::address::{self, Listen, PublicUrl};
-use super::json::{Fault, Node};
+use super::json::{Entry, Fault, Node};
 use super::run_as::RunAs;
 use super::units;
 
@@ -235,12 +235,16 @@ impl Settings {
         (setting.set)(self, text)
     }
 
-    /// Reads a `broker` object.
-    pub(super) fn read(object: &Node<'_>) -> Result<Self, Fault> {
+    /// Reads the members of a `broker` object, without those of `others`, which somebody else reads.
+    pub(super) fn read(members: &[Entry<'_>], others: &[&'static str]) -> Result<Self, Fault> {
         let mut settings = Self::default();
-        for entry in object.entries()? {
+        for entry in members {
+            if others.contains(&entry.key.as_str()) {
+                continue;
+            }
             let Some(setting) = SETTINGS.iter().find(|setting| setting.key == entry.key) else {
-                return Err(entry.unknown(SETTINGS.iter().map(|setting| setting.key)));
+                let known = SETTINGS.iter().map(|setting| setting.key);
+                return Err(entry.unknown(known.chain(others.iter().copied())));
             };
             match setting.shape {
                 Shape::Switch => {

@@ -112,6 +112,25 @@ impl Template {
         Ok(filled)
     }
 
+    /// The value where there is no user: of its text and the broker's own environment.
+    pub(super) fn fill_for_nobody(
+        &self,
+        broker_env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<String, String> {
+        let mut filled = String::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => filled.push_str(text),
+                Piece::BrokerEnv(key) => match broker_env(key) {
+                    Some(value) => filled.push_str(&value),
+                    None => return Err(format!("the broker's own environment has no {key}")),
+                },
+                _ => return Err("there is no user here: only ${env.KEY} can be used".to_owned()),
+            }
+        }
+        Ok(filled)
+    }
+
     /// What tells it from all others, without any value filled in; as secret as its file.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

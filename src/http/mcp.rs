@@ -11,12 +11,13 @@ use std::time::{Instant, SystemTime};
 use tiny_http::{Method, Request};
 
 use super::exchange::HttpExchange;
+use super::oauth;
 use super::open::Opening;
-use super::openers::Openers;
+use super::openers;
 use super::reply::{self, Answer, Face};
 use super::request::Incoming;
 use super::{App, refuse};
-use crate::auth::Principal;
+use crate::auth::{AuthError, Principal};
 use crate::mcp;
 use crate::session::{Cause, Found};
 
@@ -25,17 +26,42 @@ pub(super) fn serve(
     app: &Arc<App>,
     request: Request,
     incoming: Incoming,
-    face: Face,
+    mut face: Face,
     server: &Arc<str>,
 ) {
+    face.challenge = app.protected.as_ref().map(|it| it.challenge(request.url()));
     let authorization = incoming.authorization.as_deref();
-    let principal = match app.authenticator.check(authorization, SystemTime::now()) {
-        Ok(principal) => principal,
-        Err(why) => {
-            log::debug!("unauthorized request peer={}", incoming.peer);
-            return refuse(app, request, Answer::Unauthorized(why), face);
-        }
-    };
+    match app
+        .authenticator
+        .check(authorization, server, SystemTime::now())
+    {
+        Ok(principal) => serve_principal(app, request, incoming, face, server, principal),
+        Err(AuthError::Later) => oauth::verify(app, request, incoming, face, server),
+        Err(why) => unauthorized(app, request, &incoming, why, face),
+    }
+}
+
+/// Answers a request of nobody.
+pub(super) fn unauthorized(
+    app: &App,
+    request: Request,
+    incoming: &Incoming,
+    why: AuthError,
+    face: Face,
+) {
+    log::debug!("unauthorized request peer={}", incoming.peer);
+    refuse(app, request, Answer::Unauthorized(why), face);
+}
+
+/// Serves one request of somebody.
+pub(super) fn serve_principal(
+    app: &Arc<App>,
+    request: Request,
+    incoming: Incoming,
+    face: Face,
+    server: &Arc<str>,
+    principal: Principal,
+) {
     if incoming.is_modern() {
         return serve_modern(app, request, incoming, face, server, principal);
     }
@@ -73,7 +99,7 @@ pub(super) fn serve(
         (found @ (Some(Found::Resting) | None), Method::Post | Method::Get)
             if found.is_some() || incoming.method == Method::Post =>
         {
-            Openers::take(
+            openers::take(
                 app,
                 Opening::new(request, incoming, face, principal, server),
             );
@@ -102,7 +128,7 @@ fn serve_modern(
     let visit = session.as_ref().and_then(|it| it.visit(Instant::now()));
     let (Some(session), Some(visit)) = (&session, visit) else {
         let opening = Opening::new(request, incoming, face, principal, server);
-        return Openers::take(app, opening);
+        return openers::take(app, opening);
     };
     session.post(Box::new(HttpExchange::new(request, &incoming, face)));
     drop(visit);

@@ -78,7 +78,10 @@ enum Bodied {
 pub(super) fn serve(app: &App, mut opening: Opening) {
     // It may have waited for its turn: nothing is started for who is no more.
     let authorization = opening.authorization.as_deref();
-    match app.authenticator.check(authorization, SystemTime::now()) {
+    match app
+        .authenticator
+        .check(authorization, &opening.server, SystemTime::now())
+    {
         Ok(principal) => opening.principal = principal,
         Err(why) => {
             app.registry
@@ -166,7 +169,10 @@ fn open_failed(app: &App, mut opening: Opening, why: OpenError, id: &str) {
     log_refusal(&opening.principal, &opening.server, &why);
     // That its user was revoked may be why.
     let authorization = opening.authorization.as_deref();
-    let answer = match app.authenticator.check(authorization, SystemTime::now()) {
+    let answer = match app
+        .authenticator
+        .check(authorization, &opening.server, SystemTime::now())
+    {
         Ok(_) => Answer::OpenFailed(why),
         Err(why) => Answer::Unauthorized(why),
     };
@@ -299,7 +305,9 @@ fn check_again(
     session: &Arc<Session>,
 ) -> Result<Checked, Answer> {
     let authorization = opening.authorization.as_deref();
-    let checked = app.authenticator.check(authorization, SystemTime::now());
+    let checked = app
+        .authenticator
+        .check(authorization, &opening.server, SystemTime::now());
     let is_for = |principal: &Principal| session.is_for(principal);
     if checked.as_ref().is_ok_and(is_for) {
         return Ok(Checked::Same);

@@ -17,19 +17,21 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
+    /// # Errors
+    /// 403 for a foreign `Host`.
+    pub(super) fn check_host(&self, host: Option<&str>) -> Result<(), Answer> {
+        let name = without_port(host.unwrap_or_default()).to_ascii_lowercase();
+        match LOOPBACK.contains(&&*name) || self.hosts.contains(&name) {
+            true => Ok(()),
+            false => Err(Answer::HostForbidden),
+        }
+    }
+
     /// Gives the origin that may read the answer, if the request names one.
     ///
     /// # Errors
-    /// 403 for a foreign `Host` or `Origin`.
-    pub(super) fn check(
-        &self,
-        host: Option<&str>,
-        origin: Option<&str>,
-    ) -> Result<Option<String>, Answer> {
-        let name = without_port(host.unwrap_or_default()).to_ascii_lowercase();
-        if !LOOPBACK.contains(&&*name) && !self.hosts.contains(&name) {
-            return Err(Answer::HostForbidden);
-        }
+    /// 403 for a foreign `Origin`.
+    pub(super) fn check_origin(&self, origin: Option<&str>) -> Result<Option<String>, Answer> {
         let Some(origin) = origin else {
             return Ok(None);
         };
@@ -42,6 +44,19 @@ impl Policy {
             return Err(Answer::OriginForbidden);
         }
         Ok(Some(origin.to_owned()))
+    }
+
+    /// Both.
+    ///
+    /// # Errors
+    /// 403 for a foreign `Host` or `Origin`.
+    pub(super) fn check(
+        &self,
+        host: Option<&str>,
+        origin: Option<&str>,
+    ) -> Result<Option<String>, Answer> {
+        self.check_host(host)?;
+        self.check_origin(origin)
     }
 }
 

@@ -3,6 +3,7 @@
 mod opening;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use serde_json::json;
@@ -56,12 +57,15 @@ pub(super) enum Answer {
     OpenFailed(OpenError),
     BodyIncomplete,
     NotMessage(ParseError),
+    /// Of signing in, where answers are pages and objects of OAuth.
+    Rendered(Rendered),
 }
 
 type Fields = Vec<(&'static str, String)>;
 
 /// What goes over the wire.
-struct Rendered {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rendered {
     status: u16,
     fields: Fields,
     body: Vec<u8>,
@@ -79,16 +83,21 @@ impl Rendered {
         }
     }
 
-    fn plain(status: u16, text: &str) -> Self {
+    pub(super) fn plain(status: u16, text: &str) -> Self {
         let fields = vec![("Content-Type", "text/plain; charset=utf-8".to_owned())];
         Self::new(status, fields, format!("{text}\n").into_bytes())
     }
 
-    fn empty(status: u16) -> Self {
+    pub(super) fn html(status: u16, html: String) -> Self {
+        let fields = vec![("Content-Type", "text/html; charset=utf-8".to_owned())];
+        Self::new(status, fields, html.into_bytes())
+    }
+
+    pub(super) fn empty(status: u16) -> Self {
         Self::new(status, Vec::new(), Vec::new())
     }
 
-    fn json(status: u16, json: &[u8]) -> Self {
+    pub(super) fn json(status: u16, json: &[u8]) -> Self {
         let fields = vec![("Content-Type", "application/json".to_owned())];
         Self::new(status, fields, json.to_vec())
     }
@@ -121,7 +130,7 @@ impl Rendered {
         }
     }
 
-    fn with(mut self, name: &'static str, value: &str) -> Self {
+    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.fields.push((name, value.to_owned()));
         self
     }
@@ -162,6 +171,8 @@ pub(super) struct Face {
     pub(super) gone_status: u16,
     /// The request is of the modern era.
     pub(super) is_modern: bool,
+    /// How to get a token for what was asked for; `None` where only static ones are good.
+    pub(super) challenge: Option<Arc<str>>,
     /// `None` for the edge's own request.
     pub(super) tally: Option<Tally>,
 }
@@ -263,7 +274,8 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
             code::INVALID_REQUEST,
             "this Origin may not ask: add it to allowed_origins",
         ),
-        Answer::Unauthorized(why) => unauthorized(asker, *why),
+        Answer::Unauthorized(why) => unauthorized(asker, *why, face),
+        Answer::Rendered(rendered) => rendered.clone(),
         Answer::UnsupportedVersion => error(
             400,
             code::SERVER_ERROR,
@@ -448,18 +460,26 @@ fn not_message(asker: Asker<'_>, why: ParseError) -> Rendered {
     asker.error(400, code, &why.to_string())
 }
 
-/// RFC 6750 section 3: without credentials the challenge carries no error.
-fn unauthorized(asker: Asker<'_>, why: AuthError) -> Rendered {
-    let (challenge, message) = match why {
-        AuthError::Missing => ("Bearer realm=\"mcp-broker\"", "a bearer token is needed"),
-        AuthError::Invalid => (
-            "Bearer realm=\"mcp-broker\", error=\"invalid_token\"",
-            "the bearer token is unknown, revoked or expired",
-        ),
+/// RFC 6750 section 3: without credentials the challenge carries no error. RFC 9728 section 5.1:
+/// it says where to learn how to get a token.
+fn unauthorized(asker: Asker<'_>, why: AuthError, face: &Face) -> Rendered {
+    let (status, error) = match why {
+        AuthError::Missing => (401, None),
+        AuthError::Invalid => (401, Some("invalid_token")),
+        AuthError::InsufficientScope => (403, Some("insufficient_scope")),
+        AuthError::Later => return busy(asker, "the token cannot be checked yet: try again"),
     };
+    let mut challenge = "Bearer realm=\"mcp-broker\"".to_owned();
+    if let Some(error) = error {
+        challenge.push_str(&format!(", error=\"{error}\", error_description=\"{why}\""));
+    }
+    if let Some(how) = &face.challenge {
+        challenge.push_str(", ");
+        challenge.push_str(how);
+    }
     asker
-        .error(401, code::SERVER_ERROR, message)
-        .with("WWW-Authenticate", challenge)
+        .error(status, code::SERVER_ERROR, &why.to_string())
+        .with("WWW-Authenticate", &challenge)
 }
 
 fn preflight(params: &[String]) -> Rendered {

@@ -1,0 +1,1 @@
+//! The store, on disk in a directory of its own per test.
