@@ -133,8 +133,7 @@ export async function visit(start, user, { jar = new Jar(), deny = false, say = 
     const to = new URL(form.action || url.href, url);
     const site = apart('same-origin', url, to);
     if (form.method === 'POST') {
-      const hidden = /no-referrer$/.test(answer.headers['referrer-policy'] ?? '');
-      const origin = hidden ? 'null' : url.origin;
+      const origin = hidesOrigin(answer) ? 'null' : url.origin;
       const type = 'application/x-www-form-urlencoded';
       const length = Buffer.byteLength(fields);
       next = { method: 'POST', site, pressed: true, body: fields, headers: { origin, 'content-type': type, 'content-length': length } };
@@ -145,6 +144,13 @@ export async function visit(start, user, { jar = new Jar(), deny = false, say = 
     url = to;
   }
   throw new Error(`still on the way after ${MAX_STEPS} steps: ${steps.map((it) => it.url).join(' ')}`);
+}
+
+/** Whether a page has the policy `no-referrer`, which goes for `Origin` too: its <meta> comes after its header. */
+function hidesOrigin({ headers, text }) {
+  const tags = [...text.matchAll(/<meta\b[^>]*>/gi)].map(([tag]) => attributes(tag));
+  const meta = tags.filter(({ name }) => name?.toLowerCase() === 'referrer').at(-1);
+  return (meta?.content ?? headers['referrer-policy'] ?? '').trim().endsWith('no-referrer');
 }
 
 /** How a navigation stands to where it started, after one more hop. */

@@ -20,6 +20,8 @@ mod http;
 mod jwt;
 mod options;
 mod state;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::io::{self, Write};
