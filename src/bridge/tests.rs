@@ -31,7 +31,6 @@ mod lane;
 mod succession;
 
 use std::collections::HashMap;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
