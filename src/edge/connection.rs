@@ -207,8 +207,8 @@ impl<'a> Connection<'a> {
     }
 
     fn relay(&mut self, head: &Head, request: Outgoing<'a>) -> Result<(), End> {
-        // In this order: whoever stops the edge waits for those that wait, and lets those have their
-        // answer to whom one is due.
+        // In this order: whoever stops the edge waits for those that wait, and cuts nobody off to
+        // whom an answer is due.
         self.owing.store(true, Ordering::SeqCst);
         let waiting = Waiting::new(&self.shared.waiting);
         if self.shared.stopping.load(Ordering::SeqCst) {
