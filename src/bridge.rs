@@ -462,10 +462,11 @@ impl Bridge {
     }
 
     /// Ends the bridge: answers everybody who waits, and lets [`Outbound::next`] return `None`
-    /// so that the child's stdin closes.
+    /// so that the child's stdin closes. In this order: the child may end as soon as it does, and
+    /// by then the reader thread must know that this end is ours.
     pub(crate) fn close(&self) {
-        self.lane.close();
         self.front.close();
+        self.lane.close();
     }
 }
 

@@ -189,7 +189,7 @@ impl Lane {
         }
     }
 
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.inbox.lock().is_some()
     }
 

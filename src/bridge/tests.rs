@@ -32,7 +32,6 @@ mod succession;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -53,7 +52,7 @@ struct Rig {
     inbound: SessionInbound,
     /// Which of the bridge's sessions the clients speak in.
     tenant: u64,
-    is_woken: Arc<AtomicBool>,
+    bell: Bell,
     /// When the reader thread is to be woken.
     alarm: Arc<Mutex<Option<Instant>>>,
     stderr: Arc<Mutex<Vec<String>>>,
@@ -77,12 +76,8 @@ impl Rig {
         max_of_user: usize,
     ) -> Self {
         let log = Log::default();
-        let (is_woken, stderr) = (
-            Arc::<AtomicBool>::default(),
-            Arc::<Mutex<Vec<String>>>::default(),
-        );
+        let (bell, stderr) = (Bell::default(), Arc::<Mutex<Vec<String>>>::default());
         let alarm = Arc::<Mutex<Option<Instant>>>::default();
-        let bridge_slot: Arc<OnceLock<Weak<Bridge>>> = Arc::default();
         let options = Options {
             server: "demo".to_owned(),
             session: "5e55".to_owned(),
@@ -100,12 +95,12 @@ impl Rig {
                 Box::new(move |at| *alarm.lock() = Some(at))
             },
             wake: {
-                let is_woken = Arc::clone(&is_woken);
-                Box::new(move || is_woken.store(true, Ordering::Relaxed))
+                let bell = bell.clone();
+                Box::new(move || bell.ring())
             },
             host: Box::new(FakeHost {
                 log: log.clone(),
-                bridge: Arc::clone(&bridge_slot),
+                bridge: Arc::clone(&bell.bridge),
             }),
             redact: Box::new(|text, max_chars| text.chars().take(max_chars).collect()),
             stderr: {
@@ -115,13 +110,13 @@ impl Rig {
         };
         let (bridge, outbound, inbound) = session::bridge(options, None);
         let bridge = Arc::new(bridge);
-        let _ = bridge_slot.set(Arc::downgrade(&bridge)); // it was empty
+        let _ = bell.bridge.set(Arc::downgrade(&bridge)); // it was empty
         Self {
             bridge,
             outbound,
             inbound,
             tenant: FIRST_TENANT,
-            is_woken,
+            bell,
             alarm,
             stderr,
             clients: HashMap::new(),
@@ -212,7 +207,7 @@ impl Rig {
 
     /// What the reader thread does when it is woken.
     fn service(&mut self) {
-        if self.is_woken.swap(false, Ordering::Relaxed) {
+        if self.bell.is_rung.swap(false, Ordering::Relaxed) {
             self.inbound.service(self.now);
         }
     }
@@ -223,7 +218,7 @@ impl Rig {
             self.now += TICK;
             self.bridge.tick(self.now);
             if self.alarm.lock().take_if(|at| self.now >= *at).is_some() {
-                self.is_woken.store(true, Ordering::Relaxed);
+                self.bell.is_rung.store(true, Ordering::Relaxed);
             }
             self.service();
         }

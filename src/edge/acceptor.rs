@@ -32,7 +32,7 @@ const END_TICK: Timespec = Timespec {
     tv_nsec: 20_000_000,
 };
 /// A client that has just connected is given this time for its request, and then an answer.
-const FRESH: Duration = Duration::from_millis(500);
+pub(super) const FRESH: Duration = Duration::from_millis(500);
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Timespec = Timespec {
     tv_sec: 0,
@@ -49,8 +49,8 @@ struct Served {
     door: Door,
     socket: Arc<Socket>,
     since: Instant,
-    /// A response is on its way.
-    relaying: Arc<AtomicBool>,
+    /// A response is due, or on its way.
+    owing: Arc<AtomicBool>,
     address: Option<IpAddr>,
     thread: Joined<()>,
 }
@@ -129,7 +129,7 @@ impl Acceptor {
             let is_late = Instant::now() >= deadline;
             let cut = is_late || self.shared.cutting.load(Ordering::Acquire);
             for served in self.served.values() {
-                let is_idle = !served.relaying.load(Ordering::Acquire);
+                let is_idle = !served.owing.load(Ordering::SeqCst);
                 if cut || (is_idle && served.since.elapsed() >= FRESH) {
                     // ENOTCONN: it is closed already.
                     let _ = served.socket.shutdown(Shutdown::Both);
@@ -188,8 +188,8 @@ impl Acceptor {
         );
         // Before the connection can ask how many there are.
         open_connections(door).increase();
-        let relaying: Arc<AtomicBool> = Arc::default();
-        let is_relaying = Arc::clone(&relaying);
+        let owing: Arc<AtomicBool> = Arc::default();
+        let is_owing = Arc::clone(&owing);
         let thread = thread::spawn(format!("c:{no}"), move || {
             // Reports the end also when the thread panics.
             let _report = Report {
@@ -203,7 +203,7 @@ impl Acceptor {
                 door,
                 hop: address,
             };
-            connection::serve(&shared, client, &is_relaying);
+            connection::serve(&shared, client, &is_owing);
         });
         match thread {
             Ok(thread) => {
@@ -217,7 +217,7 @@ impl Acceptor {
                         door,
                         socket,
                         since: Instant::now(),
-                        relaying,
+                        owing,
                         address: counted,
                         thread,
                     },

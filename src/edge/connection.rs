@@ -66,13 +66,13 @@ struct Connection<'a> {
     /// What has been read and not used yet.
     buffer: Vec<u8>,
     inner: Option<UnixStream>,
-    relaying: &'a AtomicBool,
+    owing: &'a AtomicBool,
     served: bool,
 }
 
-/// Serves a client until one side is done with it. `relaying` tells whether a response is on its
-/// way.
-pub(super) fn serve(shared: &Shared, client: Client<'_>, relaying: &AtomicBool) {
+/// Serves a client until one side is done with it. `owing` tells whether a response is due to it,
+/// or on its way.
+pub(super) fn serve(shared: &Shared, client: Client<'_>, owing: &AtomicBool) {
     let Client {
         no,
         socket,
@@ -87,7 +87,7 @@ pub(super) fn serve(shared: &Shared, client: Client<'_>, relaying: &AtomicBool) 
         hop,
         buffer: Vec::new(),
         inner: None,
-        relaying,
+        owing,
         served: false,
     };
     let end = loop {
@@ -107,8 +107,10 @@ pub(super) fn serve(shared: &Shared, client: Client<'_>, relaying: &AtomicBool) 
         End::Refused(refusal) => {
             log::debug!("connection {no} refused: {refusal}");
             metrics::EDGE_REFUSALS.add(1);
+            owing.store(true, Ordering::SeqCst);
             // A client that does not take these few bytes at once does not get them.
             let _ = rustix::io::write(socket, &refusal.response());
+            owing.store(false, Ordering::SeqCst);
             connection.linger();
         }
     }
@@ -205,7 +207,9 @@ impl<'a> Connection<'a> {
     }
 
     fn relay(&mut self, head: &Head, request: Outgoing<'a>) -> Result<(), End> {
-        // In this order: whoever stops the edge waits for those that wait.
+        // In this order: whoever stops the edge waits for those that wait, and cuts nobody off to
+        // whom an answer is due.
+        self.owing.store(true, Ordering::SeqCst);
         let waiting = Waiting::new(&self.shared.waiting);
         if self.shared.stopping.load(Ordering::SeqCst) {
             return Err(STOPPING.into());
@@ -229,9 +233,8 @@ impl<'a> Connection<'a> {
         self.served = true;
         let memory = &self.shared.memory;
         let relay = Relay::new(self.socket, &inner, about, request, waiting, memory);
-        self.relaying.store(true, Ordering::Release);
         let relayed = relay.run(&self.shared.options.timings);
-        self.relaying.store(false, Ordering::Release);
+        self.owing.store(false, Ordering::SeqCst);
         match relayed {
             Relayed::Done {
                 keep_client,

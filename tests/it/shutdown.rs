@@ -62,12 +62,14 @@ fn sighup_lets_finish_what_is_in_flight() {
 
 #[test]
 fn a_plain_answer_in_flight_is_given_too() {
-    let mut broker = Broker::setup().setting("drain", "10s").start();
-    let mut session = broker.session();
-    // The stream shows that the child had what was sent before it.
+    let mut observed = Observed::start(Broker::setup().setting("drain", "10s"));
+    let mut session = observed.broker.session();
     let sleep = session.call_aside("sleep", json!({ "ms": 500 }));
+    eventually("the child has the call", || {
+        observed.metrics().get("child_messages_sent_total") == 3.0
+    });
     let mut call = long_call(&mut session, 8);
-    broker.signal(Signal::TERM);
+    observed.broker.signal(Signal::TERM);
     let answer = sleep.join().unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(
@@ -78,7 +80,7 @@ fn a_plain_answer_in_flight_is_given_too() {
         call.rest().pop().unwrap()["result"]["content"][0]["text"],
         "counted to 8"
     );
-    assert_eq!(broker.wait().code(), Some(0));
+    assert_eq!(observed.broker.wait().code(), Some(0));
 }
 
 #[test]

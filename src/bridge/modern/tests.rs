@@ -32,12 +32,12 @@ mod bounds;
 mod locks;
 
 use std::collections::HashMap;
+use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use super::super::tests::dialogue::{self, Stage};
-use super::super::tests::fakes::{Client, FakeExchange, FakeHost, Log};
+use super::super::tests::fakes::{Bell, Client, FakeExchange, FakeHost, Log};
 use super::super::{Exchange, Inbound, Quota};
 use super::*;
 use crate::translate::{LegacyChild, LegacyChildOptions, Sealer};
@@ -53,7 +53,7 @@ struct Rig {
     /// Its writer thread would have this.
     _outbound: Outbound,
     inbound: ModernInbound,
-    is_woken: Arc<AtomicBool>,
+    bell: Bell,
     is_deaf: Arc<AtomicBool>,
     clients: HashMap<String, Client>,
     heads: HashMap<String, Vec<(String, String)>>,
@@ -76,8 +76,7 @@ fn shortened(line: &str) -> String {
 impl Rig {
     fn with(is_legacy: bool, start_timeout: Duration, max_of_user: usize) -> Self {
         let log = Log::default();
-        let is_woken = Arc::<AtomicBool>::default();
-        let slot: Arc<OnceLock<Weak<Bridge>>> = Arc::default();
+        let bell = Bell::default();
         let options = Options {
             server: "demo".to_owned(),
             session: "5e55".to_owned(),
@@ -91,16 +90,16 @@ impl Rig {
                 move |news| log.note(format!("{news:?}"))
             })),
             wake: {
-                let is_woken = Arc::clone(&is_woken);
-                Box::new(move || is_woken.store(true, Ordering::Relaxed))
+                let bell = bell.clone();
+                Box::new(move || bell.ring())
             },
             wake_at: {
-                let is_woken = Arc::clone(&is_woken);
-                Box::new(move |_| is_woken.store(true, Ordering::Relaxed))
+                let bell = bell.clone();
+                Box::new(move |_| bell.ring())
             },
             host: Box::new(FakeHost {
                 log: log.clone(),
-                bridge: Arc::clone(&slot),
+                bridge: Arc::clone(&bell.bridge),
             }),
             redact: Box::new(|text, max_chars| text.chars().take(max_chars).collect()),
             stderr: Box::new(|_| vec!["a last word".to_owned()]),
@@ -115,7 +114,7 @@ impl Rig {
         });
         let (bridge, outbound, inbound) = bridge(options, translator);
         let bridge = Arc::new(bridge);
-        let _ = slot.set(Arc::downgrade(&bridge)); // it was empty
+        let _ = bell.bridge.set(Arc::downgrade(&bridge)); // it was empty
         let is_deaf = Arc::<AtomicBool>::default();
         let (its_log, hears) = (log.clone(), Arc::clone(&is_deaf));
         bridge.connect(Box::new(move |bytes| {
@@ -129,7 +128,7 @@ impl Rig {
             bridge,
             _outbound: outbound,
             inbound,
-            is_woken,
+            bell,
             is_deaf,
             clients: HashMap::new(),
             heads: HashMap::new(),
@@ -234,7 +233,7 @@ impl Rig {
 
     /// What the reader thread does when it is woken.
     fn service(&mut self) {
-        while self.is_woken.swap(false, Ordering::Relaxed) {
+        while self.bell.is_rung.swap(false, Ordering::Relaxed) {
             self.inbound.service(self.now);
             self.catch_up();
             if self.bridge.lane.due().is_some_and(|due| due > self.now) {
@@ -249,7 +248,7 @@ impl Rig {
             self.now += TICK;
             self.bridge.tick(self.now);
             if self.bridge.lane.due().is_some_and(|due| due <= self.now) {
-                self.is_woken.store(true, Ordering::Relaxed);
+                self.bell.is_rung.store(true, Ordering::Relaxed);
             }
             self.service();
         }

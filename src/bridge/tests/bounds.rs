@@ -113,6 +113,21 @@ fn the_last_8_ended_streams_can_be_resumed() {
     assert_eq!(resumed, expected);
 }
 
+/// Else those who wait would learn that the child has ended, which is not why.
+#[test]
+fn the_end_of_a_session_is_known_before_the_child_can_see_it() {
+    let mut rig = Rig::initialized("2025-11-25");
+    rig.post("a", r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#);
+    rig.log.take();
+    rig.bridge.close();
+    assert!(rig.bell.was_in_time.load(Ordering::Relaxed));
+    assert!(!rig.bridge.lane.is_open());
+    rig.service();
+    rig.perform("exit status 0");
+    let seen = rig.log.take();
+    assert!(seen[0].contains("the session has ended"), "{seen:?}");
+}
+
 #[test]
 fn the_end_of_a_session_answers_everybody_once() {
     let mut rig = Rig::initialized("2025-11-25");

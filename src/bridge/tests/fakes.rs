@@ -155,6 +155,24 @@ impl Drop for FakeWriter {
     }
 }
 
+/// Wakes the reader thread, which has its turn when the test gives it one.
+#[derive(Clone, Default)]
+pub(in crate::bridge) struct Bell {
+    pub(in crate::bridge) is_rung: Arc<AtomicBool>,
+    /// The child could not have ended because of us when it was rung last.
+    pub(in crate::bridge) was_in_time: Arc<AtomicBool>,
+    pub(in crate::bridge) bridge: Arc<OnceLock<Weak<Bridge>>>,
+}
+
+impl Bell {
+    pub(in crate::bridge) fn ring(&self) {
+        let bridge = self.bridge.get().and_then(Weak::upgrade);
+        let is_open = bridge.is_none_or(|bridge| bridge.lane.is_open());
+        self.was_in_time.store(is_open, Ordering::Relaxed);
+        self.is_rung.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Does what the registry does.
 pub(in crate::bridge) struct FakeHost {
     pub(in crate::bridge) log: Log,

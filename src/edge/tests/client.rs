@@ -132,6 +132,26 @@ fn the_edge_goes_while_tiny_http_is_silent() {
     drop(clients);
 }
 
+/// Who was taken on before the end came gets an answer, also if there was no time to ask for it.
+#[test]
+fn a_request_that_waits_for_its_turn_is_refused_when_the_edge_goes() {
+    let fake = Fake::start();
+    let path = fake.path().with_extension("turn");
+    let silent = UnixListener::bind(&path).unwrap();
+    let mut edge = Fixture::before(fake, path.clone(), |_| {});
+    let mut client = edge.connect();
+    // So long that nobody would wait for its first request.
+    client.0.set_read_timeout(Some(acceptor::FRESH)).unwrap();
+    assert!(client.0.read(&mut [0]).is_err());
+    client.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.send(post("/ok", "\r\n"));
+    let _proof = silent.accept().unwrap();
+    edge.edge.as_ref().unwrap().stop();
+    assert_eq!(status(&client.rest()), 503);
+    edge.stop();
+    std::fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn the_edge_says_when_nobody_is_behind_it() {
     let fake = Fake::start();

@@ -153,11 +153,12 @@ fn a_call_in_flight_may_finish_while_the_broker_drains() {
 fn a_slow_call_is_a_stream_that_lives() {
     let broker = over("legacy");
     let mut client = client(&broker);
-    let call = client.call_message("sleep", json!({ "ms": 1500 }));
+    client.call_text("echo", json!({})); // it takes longer while the child starts
+    let call = client.call_message("sleep", json!({ "ms": 4000 }));
     let mut stream = client.stream(&call);
     let first = stream.next().unwrap();
     assert!(first.comment && first.data.is_none(), "{first:?}");
-    assert!(DEADLINE > Duration::from_millis(1500));
+    assert!(DEADLINE > Duration::from_millis(4000));
     assert_eq!(stream.message()["id"], call["id"]);
     assert_eq!(stream.next(), None);
 }

@@ -77,6 +77,25 @@ fn those_who_left_early_are_remembered() {
     }
 }
 
+/// 2026-07-28, subscriptions, "Graceful Closure": the child may end as soon as its stdin closes,
+/// and then it must be known that this end is ours.
+#[test]
+fn the_end_is_known_before_the_child_can_see_it() {
+    for rig in [Rig::new(), Rig::legacy()] {
+        let mut rig = rig;
+        rig.perform("ask l 7 subscriptions/listen \"notifications\":{}");
+        rig.take_seen();
+        rig.bridge.close();
+        assert!(rig.bell.was_in_time.load(Ordering::Relaxed));
+        assert!(!rig.bridge.lane.is_open());
+        rig.service();
+        rig.perform("exit status 0");
+        let seen = rig.take_seen();
+        let result = r#""id":7,"result":{"resultType":"complete""#;
+        assert!(seen.iter().any(|it| it.contains(result)), "{seen:?}");
+    }
+}
+
 #[test]
 fn everybody_is_answered_once_at_the_end() {
     for end in ["close", "exit signal 9"] {
