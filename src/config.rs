@@ -6,10 +6,10 @@
 //! {"mcpServers": {NAME: {"command": …, "args": […], "env": {…}}}, "broker": {"listen": …}}
 //! ```
 //!
-//! `json` gives each value its line · `settings` is the table of flags and `broker` keys ·
-//! `auth` reads `broker.auth` · `servers` reads `mcpServers`, `server_options` what the broker may be
-//! told about one of them · `template` is one `env` value · `address`, `run_as`, `units` and `nearest` are pure helpers of
-//! those.
+//! `json` gives each value its line · `settings` is the table of flags and `broker` keys · `auth`
+//! reads `broker.auth` · `servers` reads `mcpServers`, `server_options` what the broker may be told
+//! about one of them · `template` is one `env` value · `address`, `run_as`, `units` and `nearest`
+//! are pure helpers of those.
 
 mod address;
 mod auth;

@@ -235,7 +235,7 @@ impl Settings {
         (setting.set)(self, text)
     }
 
-    /// Reads the members of a `broker` object, without those of `others`, which somebody else reads.
+    /// Reads the members of a `broker` object, except for those in `others`.
     pub(super) fn read(members: &[Entry<'_>], others: &[&'static str]) -> Result<Self, Fault> {
         let mut settings = Self::default();
         for entry in members {
