@@ -153,9 +153,9 @@ impl Store {
     /// not use the store.
     ///
     /// A code is good for one attempt (RFC 6749, section 4.1.2; OAuth 2.1, section 4.1.3): it
-    /// passed through a browser, so whoever brings it a second time, or with anything that does not fit,
-    /// may be a thief. A failing `check` ends the grant before it had a token; a second use ends
-    /// the grant with all its tokens, whatever else that request says.
+    /// passed through a browser, so whoever brings it a second time, or with anything that does
+    /// not fit, may be a thief. A failing `check` ends the grant before it had a token; a second
+    /// use ends the grant with all its tokens, whatever else that request says.
     pub(crate) fn redeem_code(
         &self,
         code: &Hash,

@@ -30,10 +30,10 @@ impl Store {
     /// and its secret, resource, scope); it must not wait and must not use the store.
     ///
     /// The first to bring a token gets its successor. Whoever brings it again within 30 seconds,
-    /// and before the successor was used, gets another successor: an answer may get lost, and a client
-    /// may ask twice at once. Of several successors the one that is used first stays, the others
-    /// count as used from then on. Every other second use ends the grant with all its tokens, since
-    /// one of the two who use it is a thief.
+    /// and before the successor was used, gets another successor: an answer may get lost, and a
+    /// client may ask twice at once. Of several successors the one that is used first stays, the
+    /// others count as used from then on. Every other second use ends the grant with all its
+    /// tokens, since one of the two who use it is a thief.
     ///
     /// `check` comes first, and when it fails nothing changes. A stolen token in the hands of
     /// another client is thus worth nothing: it can neither be renewed nor serve to throw out the
