@@ -174,7 +174,7 @@ pub(super) struct Hooks {
     pub(super) waking: Option<Hook>,
     /// A bridge that is woken is served at once, as by its reader thread.
     pub(super) serves: bool,
-    /// A child that takes another's place does so by itself.
+    /// Children have a writer thread, and one that takes another's place does so by itself.
     pub(super) plays: bool,
     /// The spawner asks whether the child is still wanted.
     pub(super) asks: bool,
@@ -231,7 +231,6 @@ impl Fakes {
                 faces.serve();
             }
         };
-        let is_heir = request.replay.is_some();
         let options = bridge::Options {
             server: request.server.to_owned(),
             session: id.clone(),
@@ -269,7 +268,7 @@ impl Fakes {
             true
         }));
         self.all_faces.lock().push(Arc::clone(&faces));
-        if is_heir && self.hooks.plays {
+        if self.hooks.plays {
             let plays = Arc::clone(&faces);
             // It ends with its bridge, and is not waited for if a test fails before that.
             std::mem::forget(thread::spawn("child", move || plays.play_along()));
