@@ -109,7 +109,7 @@ impl Session {
         if self.passing.load(Ordering::Acquire) > 0 {
             return;
         }
-        let may_succeed = |heir: &Box<Seat>| {
+        let may_succeed = |heir: &Seat| {
             let bridge = self.bridge();
             bridge.is_some_and(|bridge| bridge.may_be_succeeded_by(&heir.bridge))
         };

@@ -73,18 +73,6 @@ fn values_are_filled_in_for_a_user() {
          and of a static token the broker keeps only the hash",
         ),
     );
-    check("${user.sub}", Ok(("1", true)));
-    check(
-        "${user.email}",
-        Err(
-            "user alice has no email to pass on: ${user.email} is what the provider says of one \
-         who signed in",
-        ),
-    );
-    check(
-        "${user.mail}",
-        Err("unknown placeholder \"${user.mail}\", did you mean \"${user.email}\"?"),
-    );
     check(
         "${HOME}",
         Err("unknown placeholder \"${HOME}\", did you mean \"${env.HOME}\"?"),
@@ -120,6 +108,20 @@ fn who_signed_in_has_more_to_pass_on() {
         assert_eq!(filled.value, expected);
         assert_eq!(template.needs_token(), needs_token, "{text}");
     }
+}
+
+#[test]
+fn what_is_not_known_of_a_user_is_named() {
+    let fill = |text: &str| -> Result<String, String> {
+        let filled = Template::parse(text)?.fill(&alice(), None, &|_| None);
+        filled.map(|it| it.value).map_err(|why| why.to_string())
+    };
+    let no_email = "user alice has no email to pass on: \
+                    ${user.email} is what the provider says of one who signed in";
+    assert_eq!(fill("${user.sub}"), Ok("1".to_owned()));
+    assert_eq!(fill("${user.email}"), Err(no_email.to_owned()));
+    let unknown = "unknown placeholder \"${user.mail}\", did you mean \"${user.email}\"?";
+    assert_eq!(fill("${user.mail}"), Err(unknown.to_owned()));
 }
 
 /// By these a server's program is known again.

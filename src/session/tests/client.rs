@@ -1,4 +1,5 @@
-//! A client of a fake child, which remembers what it is told, and a place for what is kept of it.
+//! A client of a fake child, which remembers what it is told, a place for what is kept of it, and
+//! ways to wait.
 
 use std::fs;
 use std::io;
@@ -6,13 +7,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
 use crate::bridge::modern::{self, Mirrored};
 use crate::bridge::{EventWriter, Exchange, Reply};
 use crate::session::Session;
-use crate::{jsonrpc, mcp};
+use crate::{jsonrpc, mcp, thread};
+
+/// For whatever must happen; nothing here takes a noticeable time.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the fake children answer to `initialize`.
 pub(super) const RESULT: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#;
@@ -228,5 +234,28 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0); // what is left there hurts nobody
+    }
+}
+
+/// Runs `f` on a thread of its own; one that hangs fails the test instead of hanging it.
+pub(super) fn within_deadline(what: &str, f: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = bounded(1);
+    let thread = thread::spawn(what, move || {
+        f();
+        let _ = done.send(()); // nobody waits any more after the deadline
+    });
+    let thread = thread.unwrap();
+    if is_done.recv_timeout(DEADLINE).is_err() {
+        std::mem::forget(thread); // joining it would hang, too
+        panic!("{what} does not come back");
+    }
+}
+
+/// Waits for something another thread will do, and that nobody tells about.
+pub(super) fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} does not happen");
+        std::thread::yield_now();
     }
 }

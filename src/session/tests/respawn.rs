@@ -1,5 +1,6 @@
 //! Sessions whose user has a newer token: they get a new child while they go on.
 
+mod others;
 mod races;
 
 use super::ending::gate;
@@ -8,13 +9,6 @@ use super::*;
 use crate::auth::LeaseState;
 use crate::jsonrpc;
 use crate::session::succession::RETRY;
-
-const KEEPING: Policy = Policy {
-    revive: None,
-    park: None,
-    keeps_old_token: true,
-};
-const MODERN_LISTEN: &str = r#"{"jsonrpc":"2.0","id":"listen","method":"subscriptions/listen","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}},"notifications":{"toolsListChanged":true}}}"#;
 
 fn world() -> World {
     world_with(Hooks::default(), Policy::default())
@@ -36,6 +30,12 @@ fn lending(world: World) -> World {
 }
 
 impl World {
+    /// So many children were started and stopped.
+    fn has_run(&self, starts: usize, stops: usize) {
+        assert_eq!(self.fakes.count("start"), starts);
+        wait_until("stops", || self.fakes.count("stop") == stops);
+    }
+
     /// A newer token is in force.
     fn refresh(&self) {
         let newer = Some(Arc::<LeaseState>::default());
@@ -54,14 +54,6 @@ impl World {
         self.refresh();
         self.registry.tick(self.at(seconds));
         self.settle();
-    }
-
-    /// Opens a session as far as a client of this sign-in would.
-    fn open_by(&self, principal: &Principal) -> Arc<Session> {
-        let opened = self
-            .registry
-            .open(principal, &server("a"), CLIENT, self.start);
-        opened.unwrap()
     }
 
     /// Waits for the next lines that the child of this session is told, and answers each.
@@ -101,10 +93,7 @@ fn an_idle_session_gets_a_child_that_knows_what_the_old_one_did() {
     world.registry.tick(world.at(1));
     assert_eq!(world.fakes.count("start"), 1);
     world.refresh_and_settle(2);
-    assert_eq!(
-        (world.fakes.count("start"), world.fakes.count("stop")),
-        (2, 1)
-    );
+    world.has_run(2, 1);
     let label = session.label();
     let own =
         |no: &str, method, params| request(&format!("mcp-broker/{label}/{no}"), method, params);
@@ -141,7 +130,8 @@ fn it_happens_as_often_as_there_is_a_newer_token() {
         // The writer thread has to say what it was given first.
         wait_until("rest", || session.bridge().unwrap().may_leave());
         world.refresh_and_settle(n);
-        assert_eq!(world.fakes.count("stop"), usize::try_from(n).unwrap());
+        let children = usize::try_from(n).unwrap();
+        world.has_run(children + 1, children);
         world.child(session.id()).take_lines();
     }
     assert_eq!(session.bridge().unwrap().handshake().children, 5);
@@ -155,19 +145,19 @@ fn an_open_stream_goes_along() {
     let (session, client) = world.begin("ann", 0, None);
     let old = world.child(session.id());
     let note = |n: u32| format!(r#"{{"jsonrpc":"2.0","method":"n","params":{{"n":{n}}}}}"#);
+    let event = |n| format!("event {}", note(n));
     old.say(&note(1)); // nobody listens yet
     for n in [2, 3] {
         world.refresh_and_settle(n.into());
         wait_until("rest", || session.bridge().unwrap().may_leave());
         if n == 2 {
             client.listen(&session);
-            assert_eq!(client.heard()[..2], ["stream", "event "]);
+            assert_eq!(client.heard(), ["stream".to_owned(), event(1)]);
         }
         world.child(session.id()).say(&note(n));
     }
-    let events: Vec<String> = [2, 3].map(|n| format!("event {}", note(n))).to_vec();
-    assert_eq!(client.heard(), events);
-    assert_eq!(world.fakes.count("start"), 3);
+    assert_eq!(client.heard(), [2, 3].map(event));
+    world.has_run(3, 2);
     session.gone(Client::CONNECTION);
     world.child(session.id()).say(&note(4));
     assert_eq!(client.heard(), [""; 0]);
@@ -240,7 +230,7 @@ fn the_new_child_waits_for_a_moment_at_which_nothing_is_in_flight() {
         [1, 2].map(|n| format!("json - {}", answer(n)))
     );
     world.settle();
-    assert_eq!(world.fakes.count("stop"), 1);
+    world.has_run(2, 1);
     world.stop();
 }
 
@@ -265,17 +255,15 @@ fn a_new_child_that_does_not_know_all_is_sent_away() {
     old.say(r#"{"jsonrpc":"2.0","id":"1","result":{}}"#);
     go_on.send(()).unwrap();
     world.settle();
-    assert_eq!(
-        (world.fakes.count("start"), world.fakes.count("stop")),
-        (2, 1)
-    );
+    world.has_run(2, 1);
     assert_eq!(session.bridge().unwrap().handshake().children, 0);
     go_on.send(()).unwrap();
     world.registry.tick(world.at(1) + RETRY);
     world.settle();
     assert_eq!(session.bridge().unwrap().handshake().children, 1);
-    let told = world.child(session.id()).take_lines();
-    assert!(told.iter().any(|line| line.contains("x:1")), "{told:?}");
+    let child = world.child(session.id());
+    wait_until("all of it", || child.lines.lock().len() == 3);
+    assert!(child.take_lines()[2].contains("x:1"));
     world.stop();
 }
 
@@ -377,22 +365,6 @@ fn all_sessions_of_a_user_get_new_children() {
 }
 
 #[test]
-fn a_server_may_want_its_children_kept() {
-    let world = world_with(Hooks::default(), KEEPING);
-    world.begin("ann", 0, None);
-    world
-        .registry
-        .share(&principal("ann"), &server("a"), world.start)
-        .unwrap();
-    world.refresh_and_settle(1);
-    assert_eq!(
-        (world.fakes.count("start"), world.fakes.count("stop")),
-        (2, 0)
-    );
-    world.stop();
-}
-
-#[test]
 fn a_session_can_be_revived_as_its_latest_child_has_it() {
     let dir = TempDir::new();
     let hooks = Hooks {
@@ -415,121 +387,4 @@ fn a_session_can_be_revived_as_its_latest_child_has_it() {
     let revived = revived.unwrap();
     assert_eq!(revived.bridge().unwrap().handshake().children, 2);
     world.stop();
-}
-
-#[test]
-fn a_parked_child_with_an_old_token_is_for_nobody() {
-    let policy = Policy {
-        park: Some(Duration::from_secs(60)),
-        ..Policy::default()
-    };
-    let world = world_with(Hooks::default(), policy);
-    let parked = |world: &World| world.registry.counts().parked;
-    let (session, _) = world.begin("ann", 0, None);
-    close(&world, session.id());
-    assert_eq!(parked(&world), 1);
-    world.refresh();
-    let (session, _) = world.begin("ann", 1, None);
-    assert_eq!((parked(&world), world.fakes.count("start")), (1, 2));
-    world.registry.tick(world.at(1));
-    assert_eq!(parked(&world), 0);
-    world.refresh();
-    close(&world, session.id());
-    assert_eq!(parked(&world), 0);
-    world.stop();
-}
-
-#[test]
-fn a_shared_session_ends_when_only_subscriptions_are_open() {
-    let world = world();
-    let (ann, a) = (principal("ann"), server("a"));
-    let share = || world.registry.share(&ann, &a, world.start).unwrap();
-    let (session, client) = (share(), Client::default());
-    client.post(&session, MODERN_LISTEN);
-    client.post(
-        &session,
-        &MODERN_LISTEN.replace("subscriptions/listen", "tools/list"),
-    );
-    assert_eq!(client.heard(), [""; 0]);
-    world.refresh_and_settle(1);
-    assert!(world.registry.find_shared(&ann, "a").is_some());
-    world
-        .child(session.id())
-        .say(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#);
-    client.heard();
-    let visit = session.visit(world.start).unwrap();
-    world.registry.tick(world.at(2));
-    assert!(world.registry.find_shared(&ann, "a").is_some());
-    drop(visit);
-    world.registry.tick(world.at(3));
-    assert!(world.registry.find_shared(&ann, "a").is_none());
-    // The client is told, and comes again.
-    assert!(client.is_told());
-    assert!(!Arc::ptr_eq(&share(), &session));
-    assert_eq!(world.fakes.count("start"), 2);
-    world.stop();
-}
-
-/// A name is what people are called; they are who they are.
-#[test]
-fn another_name_or_email_ends_nothing() {
-    let world = world();
-    let (ann, a) = (principal("ann"), server("a"));
-    let session = world.registry.share(&ann, &a, world.start).unwrap();
-    let renamed = Principal {
-        name: "anna".into(),
-        email: Some("anna@example.org".into()),
-        ..ann
-    };
-    let shared = world.registry.share(&renamed, &a, world.start).unwrap();
-    assert!(Arc::ptr_eq(&session, &shared) && session.is_for(&renamed));
-    world.stop();
-}
-
-#[test]
-fn one_sign_in_takes_its_own_sessions_along_and_no_others() {
-    for (revoked, left) in [
-        (world_grant("ann", Some("g1")), ["-", "y", "y", "y"]),
-        (world_grant("ann", Some("g2")), ["y", "-", "y", "y"]),
-        (world_grant("ann", None), ["-", "-", "-", "y"]),
-        (world_grant("ann", Some("g3")), ["y"; 4]),
-        (world_grant("bob", None), ["y", "y", "y", "-"]),
-    ] {
-        let world = world();
-        let all = [
-            ("ann", Some("g1")),
-            ("ann", Some("g2")),
-            ("ann", None),
-            ("bob", Some("g1")),
-        ];
-        let all = all.map(|(user, grant)| world_grant(user, grant));
-        let one = |it: &Principal| {
-            let shared = world.registry.share(it, &server("a"), world.start).unwrap();
-            (world.open_by(it), shared)
-        };
-        let sessions = all.each_ref().map(one);
-        assert_eq!(world.registry.active(), 8);
-        world
-            .registry
-            .close_principals(std::slice::from_ref(&revoked), world.at(1));
-        let is_left = |(own, shared): &(Arc<Session>, Arc<Session>)| {
-            let is_there = |it: &Arc<Session>| world.last_active(it.id()).is_some();
-            assert_eq!(is_there(own), is_there(shared));
-            if is_there(own) { "y" } else { "-" }
-        };
-        assert_eq!(
-            sessions.each_ref().map(is_left),
-            left,
-            "{:?}",
-            revoked.grant
-        );
-        world.stop();
-    }
-}
-
-fn world_grant(user: &str, grant: Option<&str>) -> Principal {
-    Principal {
-        grant: grant.map(Into::into),
-        ..principal(user)
-    }
 }

@@ -5,17 +5,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Barrier, OnceLock};
 
-use crossbeam_channel::bounded;
-
-use super::client::{Client, INITIALIZED, Ping, RESULT, request};
+use super::client::{Client, INITIALIZED, Ping, RESULT, request, within_deadline};
 use crate::auth::LeaseState;
 use crate::bridge::{self, End, Exchange, Inbound, Outbound};
 use crate::jsonrpc;
 use crate::session::*;
 use crate::thread;
 
-/// For whatever must happen; nothing here takes a noticeable time.
-pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) const IDLE: Duration = Duration::from_secs(1800);
 pub(super) const UNLIMITED: Options = Options {
     max_sessions: 0,
@@ -178,7 +174,7 @@ pub(super) struct Hooks {
     pub(super) waking: Option<Hook>,
     /// A bridge that is woken is served at once, as by its reader thread.
     pub(super) serves: bool,
-    /// A child that takes another's place does so by itself.
+    /// Children have a writer thread, and one that takes another's place does so by itself.
     pub(super) plays: bool,
     /// The spawner asks whether the child is still wanted.
     pub(super) asks: bool,
@@ -235,7 +231,6 @@ impl Fakes {
                 faces.serve();
             }
         };
-        let is_heir = request.replay.is_some();
         let options = bridge::Options {
             server: request.server.to_owned(),
             session: id.clone(),
@@ -273,9 +268,10 @@ impl Fakes {
             true
         }));
         self.all_faces.lock().push(Arc::clone(&faces));
-        if is_heir && self.hooks.plays {
+        if self.hooks.plays {
             let plays = Arc::clone(&faces);
-            std::thread::spawn(move || plays.play_along());
+            // It ends with its bridge, and is not waited for if a test fails before that.
+            std::mem::forget(thread::spawn("child", move || plays.play_along()));
         }
         self.faces.lock().insert(id.clone(), faces);
         run(self.hooks.spawned.as_ref(), &id);
@@ -460,29 +456,6 @@ pub(super) fn principal(name: &str) -> Principal {
 
 pub(super) fn server(name: &str) -> Arc<str> {
     name.into()
-}
-
-/// Runs `f` on a thread of its own; one that hangs fails the test instead of hanging it.
-pub(super) fn within_deadline(what: &str, f: impl FnOnce() + Send + 'static) {
-    let (done, is_done) = bounded(1);
-    let thread = thread::spawn(what, move || {
-        f();
-        let _ = done.send(()); // nobody waits any more after the deadline
-    });
-    let thread = thread.unwrap();
-    if is_done.recv_timeout(DEADLINE).is_err() {
-        std::mem::forget(thread); // joining it would hang, too
-        panic!("{what} does not come back");
-    }
-}
-
-/// Waits for something another thread will do, and that nobody tells about.
-pub(super) fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} does not happen");
-        std::thread::yield_now();
-    }
 }
 
 /// Opens a session on each of 32 threads at once.
