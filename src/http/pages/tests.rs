@@ -55,7 +55,8 @@ fn hostile() -> Consent<'static> {
         client_name: HOSTILE,
         standing: Standing::Document { host: HOSTILE },
         redirect_host: HOSTILE,
-        redirect_uri: "https://a.example/cb?a=\"><script>alert(3)</script>&long=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        redirect_uri: "https://a.example/cb?a=\"><script>alert(3)</script>&long=\
+                       aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         server: HOSTILE,
         resource: HOSTILE,
         provider: HOSTILE,
