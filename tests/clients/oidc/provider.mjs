@@ -1,5 +1,5 @@
-// A generic OpenID Connect provider to sign in with: `node provider.mjs PORT REDIRECT_URI [ACCESS_SECONDS]`; port 0 is a
-// free one. Prints its issuer as the first line. Two accounts, alice and bob, any password; one confidential client,
+// A generic OpenID Connect provider to sign in with: `node provider.mjs PORT REDIRECT_URI [ACCESS_SECONDS]`; port 0 is
+// a free one. Prints its issuer as the first line. Two accounts, alice and bob, any password; one confidential client,
 // `broker` with `broker-secret`; PKCE is demanded, refresh tokens are rotated and a second use revokes what came of
 // them, and `offline_access` counts only together with `prompt=consent`, as OpenID Connect says. All else is the
 // package's default. `scripts/sign-in` starts it.
@@ -10,13 +10,16 @@ import Provider from 'oidc-provider';
 
 const [port, redirectUri, seconds = '3600'] = process.argv.slice(2);
 const ACCOUNTS = {
-  alice: { sub: 'user-1', name: 'Alice', preferred_username: 'alice', email: 'alice@example.org', groups: ['friends', 'friends:owners'] },
-  bob: { sub: 'user-2', name: 'Bob', preferred_username: 'bob', email: 'bob@example.org', groups: [] },
+  alice: { sub: 'user-1', name: 'Alice', groups: ['friends', 'friends:owners'] },
+  bob: { sub: 'user-2', name: 'Bob', groups: [] },
 };
 
 async function findAccount(_ctx, accountId) {
-  const account = Object.values(ACCOUNTS).find(({ sub }) => sub === accountId);
-  return account && { accountId, claims: async () => ({ ...account, email_verified: true }) };
+  const found = Object.entries(ACCOUNTS).find(([, { sub }]) => sub === accountId);
+  if (!found) return undefined;
+  const [login, account] = found;
+  const email = `${login}@example.org`;
+  return { accountId, claims: async () => ({ ...account, preferred_username: login, email, email_verified: true }) };
 }
 
 function configuration() {
@@ -43,7 +46,14 @@ function configuration() {
     features: { devInteractions: { enabled: false }, introspection: { enabled: true }, revocation: { enabled: true } },
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
     cookies: { keys: ['a test has nothing to hide'] },
-    ttl: { AccessToken: Number(seconds), IdToken: Number(seconds), RefreshToken: 86_400, Grant: 86_400, Session: 86_400, Interaction: 600 },
+    ttl: {
+      AccessToken: Number(seconds),
+      IdToken: Number(seconds),
+      RefreshToken: 86_400,
+      Grant: 86_400,
+      Session: 86_400,
+      Interaction: 600,
+    },
   };
 }
 
@@ -77,7 +87,8 @@ async function interact(provider, request, response) {
   let result;
   if (prompt.name === 'login') {
     const account = ACCOUNTS[form.get('login')];
-    result = account ? { login: { accountId: account.sub } } : { error: 'access_denied', error_description: 'no such user' };
+    const refusal = { error: 'access_denied', error_description: 'no such user' };
+    result = account ? { login: { accountId: account.sub } } : refusal;
   } else if (form.get('answer') === 'abort') {
     result = { error: 'access_denied', error_description: 'the user does not want to' };
   } else {

@@ -1,7 +1,8 @@
-// The browser of the sign-in drivers: it follows an authorization URL through every page on the way, as a person would,
-// and ends where no form is left, which is the client's own listener. Real browsers' rules that a server may trip over
-// are kept: cookies belong to a host, whatever its port, and have paths, ages and prefixes; a form that is posted from a
-// page with `Referrer-Policy: no-referrer` has `Origin: null`; `Sec-Fetch-*` tell where a navigation comes from.
+// The browser of the sign-in drivers: it follows an authorization URL through every page on the way, as a person
+// would, and ends where no form is left, which is the client's own listener. Real browsers' rules that a server may
+// trip over are kept: cookies belong to a host, whatever its port, and have paths, ages and prefixes; a form posted
+// from a page with the referrer policy `no-referrer` has `Origin: null`; `Sec-Fetch-*` tell where a navigation comes
+// from.
 //
 // As a program: `node browser.mjs USER URL [deny]`, prints a line for each step and ends with 1 if it got nowhere.
 
@@ -25,7 +26,8 @@ export class Jar {
     if (name.startsWith('__Host-') && (!secure || found.has('domain') || found.get('path') !== '/')) return;
     const path = found.get('path') ?? url.pathname.slice(0, url.pathname.lastIndexOf('/') || 1);
     const key = JSON.stringify([url.hostname, path, name]);
-    const ends = found.has('max-age') ? Date.now() + 1000 * Number(found.get('max-age')) : Date.parse(found.get('expires'));
+    const age = found.get('max-age');
+    const ends = age === undefined ? Date.parse(found.get('expires')) : Date.now() + 1000 * Number(age);
     if (ends <= Date.now()) this.#cookies.delete(key);
     else this.#cookies.set(key, { host: url.hostname, path, name, value, secure, ends });
   }
@@ -52,7 +54,8 @@ function ask(url, { method, headers, body }) {
       response.on('data', (chunk) => chunks.push(chunk));
       response.on('error', reject);
       response.on('end', () => {
-        resolve({ status: response.statusCode, headers: response.headers, text: Buffer.concat(chunks).toString('utf8') });
+        const text = Buffer.concat(chunks).toString('utf8');
+        resolve({ status: response.statusCode, headers: response.headers, text });
       });
     });
     request.on('timeout', () => request.destroy(new Error(`nothing from ${url.origin} within ${STEP_MS} ms`)));
@@ -73,7 +76,8 @@ function decode(text) {
 
 function attributes(tag) {
   const found = tag.matchAll(/([a-z-]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+)))?/gi);
-  return Object.fromEntries([...found].slice(1).map(([, name, a, b, c]) => [name.toLowerCase(), decode(a ?? b ?? c ?? '')]));
+  const pairs = [...found].slice(1); // the first is the tag's name
+  return Object.fromEntries(pairs.map(([, name, a, b, c]) => [name.toLowerCase(), decode(a ?? b ?? c ?? '')]));
 }
 
 /** The forms of a page: where they go, what they carry, and their buttons. */
@@ -136,7 +140,8 @@ export async function visit(start, user, { jar = new Jar(), deny = false, say = 
       const origin = hidesOrigin(answer) ? 'null' : url.origin;
       const type = 'application/x-www-form-urlencoded';
       const length = Buffer.byteLength(fields);
-      next = { method: 'POST', site, pressed: true, body: fields, headers: { origin, 'content-type': type, 'content-length': length } };
+      const headers = { origin, 'content-type': type, 'content-length': length };
+      next = { method: 'POST', site, pressed: true, body: fields, headers };
     } else {
       to.search = fields;
       next = { method: 'GET', site, pressed: true, headers: {} };
@@ -161,7 +166,8 @@ function apart(before, from, to) {
 
 /** A page as text, in short. */
 export function plain(page) {
-  return decode(page.replace(/<(style|title)[\s\S]*?<\/\1>/gi, ' ').replace(/<[^>]*>/g, ' ')).replace(/\s+/g, ' ').trim().slice(0, 400);
+  const shown = page.replace(/<(style|title)[\s\S]*?<\/\1>/gi, ' ').replace(/<[^>]*>/g, ' ');
+  return decode(shown).replace(/\s+/g, ' ').trim().slice(0, 400);
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {

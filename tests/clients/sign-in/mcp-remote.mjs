@@ -1,7 +1,7 @@
 // `mcp-remote`, which lets clients that only know stdio reach the broker: `node mcp-remote.mjs URL USER TOOL ARGUMENTS
 // EXPECTED`. It is started as its users do, opens the browser that $BROWSER names, and is spoken to over stdio with the
-// first generation of the TypeScript SDK. A second start finds its tokens, here with the access token gone bad, and must
-// need no person.
+// first generation of the TypeScript SDK. A second start finds its tokens, here with the access token gone bad, and
+// must need no person.
 
 import assert from 'node:assert/strict';
 import { chmod, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';

@@ -1,5 +1,5 @@
-// The trip that every TypeScript client takes: it is turned away, signs in with the SDK's own OAuth, uses a tool, has its
-// access token refreshed, goes on in the same session, and is turned away again once the grant is revoked.
+// The trip that every TypeScript client takes: it is turned away, signs in with the SDK's own OAuth, uses a tool, has
+// its access token refreshed, goes on in the same session, and is turned away again once the grant is revoked.
 // Neighbours: `typescript-*.mjs` bring an SDK each, `trip.py` is the same trip for Python, `browser.mjs` is the person,
 // and `scripts/sign-in` runs them all: `node typescript-1.mjs URL USER TOOL ARGUMENTS EXPECTED [CLIENT_ID]`, where what
 // TOOL answers is to contain EXPECTED, and CLIENT_ID is the URL of a metadata document (else the client registers).
@@ -180,7 +180,8 @@ export async function trip({ open, unauthorized, finish }) {
     const body = new URLSearchParams({ token, client_id: provider.clientInformation().client_id });
     const { revocation_endpoint: endpoint } = provider.discovered.authorizationServerMetadata;
     assert.equal((await fetch(endpoint, { method: 'POST', body })).status, 200);
-    const headers = { authorization: `Bearer ${access}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json' };
+    const accept = 'application/json, text/event-stream';
+    const headers = { authorization: `Bearer ${access}`, accept, 'content-type': 'application/json' };
     const ping = JSON.stringify({ jsonrpc: '2.0', id: 'late', method: 'ping' });
     assert.equal((await fetch(url, { method: 'POST', headers, body: ping })).status, 401);
   });

@@ -1,9 +1,9 @@
 """The trip that every Python client takes, with the SDK's own OAuth; `trip.mjs` is the same trip for TypeScript.
 
 `python python-1.py URL USER TOOL ARGUMENTS EXPECTED [CLIENT_ID]`, with this file on PYTHONPATH and the browser as the
-command in $BROWSER_COMMAND, to which the user and the URL are added. What TOOL answers is to contain EXPECTED; CLIENT_ID
-is the URL of a metadata document (else the client registers). Prints `ok NAME` for each step and exits 1 at the first
-failure. An SDK is handed over as `Sdk`.
+command in $BROWSER_COMMAND, to which the user and the URL are added. What TOOL answers is to contain EXPECTED;
+CLIENT_ID is the URL of a metadata document (else the client registers). Prints `ok NAME` for each step and exits 1 at
+the first failure. An SDK is handed over as `Sdk`.
 """
 
 import json
