@@ -34,7 +34,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use address::{Listen, PublicUrl};
-#[allow(unused_imports)] // until it is wired
 pub(crate) use auth::{
     Allow, AllowSubjects, AuthConfig, AuthKind, JwtConfig, Secret, UpstreamConfig, UpstreamKind,
 };
@@ -68,7 +67,6 @@ pub(crate) struct Config {
     /// `false` only on a loopback address or a Unix socket.
     pub(crate) auth: bool,
     /// Who vouches for users besides the static tokens. `None`: nobody.
-    #[allow(dead_code)] // until signing in is wired
     pub(crate) auth_server: Option<AuthConfig>,
     /// 0: unlimited.
     pub(crate) max_sessions: usize,

@@ -3,8 +3,6 @@
 //! `jws` takes a token apart · `strict` reads its JSON · `algorithm` is what signatures may be ·
 //! `claims` what it must say · `keys` is the server's key set, `key_ring` when it is fetched and
 //! `discovery` from where · `seen` remembers what was verified.
-#![allow(dead_code)] // until it is wired
-
 mod algorithm;
 mod claims;
 mod discovery;
@@ -20,7 +18,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub(crate) use algorithm::Algorithm;
-#[allow(unused_imports)] // until it is wired
 pub(crate) use discovery::KeysByUrl;
 
 use super::{AuthError, Principal};

@@ -3,8 +3,6 @@
 //! `authorize` reads what a browser brings · `client` knows who may ask · `redirect` where an
 //! answer may go · `token` the back channel · `metadata` what we publish · `form` their common
 //! way of reading parameters.
-#![allow(dead_code)] // until it is wired
-
 pub(crate) mod authorize;
 pub(crate) mod client;
 mod form;

@@ -9,8 +9,6 @@
 //! `clients`, `logins`, `users`, `grants`, `refresh`: the rows by what they are about · `schema`:
 //! opening, migrations · `key`: sealing · `error`: what goes wrong.
 
-#![allow(dead_code, unused_imports)] // until it is wired
-
 mod clients;
 mod error;
 mod grants;
@@ -19,7 +17,6 @@ mod logins;
 mod purge;
 mod refresh;
 mod schema;
-mod standins;
 #[cfg(test)]
 mod tests;
 mod users;

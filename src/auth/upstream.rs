@@ -2,8 +2,6 @@
 //!
 //! `discovery` finds its endpoints · `token` reads what its token endpoint says · `claims` turns
 //! what it says of a user into [`SignedIn`].
-#![allow(dead_code)] // until it is wired
-
 mod claims;
 mod discovery;
 #[cfg(test)]

@@ -5,8 +5,6 @@
 //!
 //! `address` says which addresses are public · `document` is [`Documents`] · `error` is
 //! [`WebError`].
-#![allow(dead_code)] // until it is wired
-
 mod address;
 mod document;
 mod error;
@@ -28,7 +26,6 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::typestate::AgentScope;
 use ureq::{Agent, Body, Proxy};
 
-#[allow(unused_imports)] // until it is wired
 pub(crate) use document::Documents;
 pub(crate) use error::{WebError, plain};
 

@@ -2,8 +2,6 @@
 //! `oidc` (the broker lets them sign in there and issues tokens of its own) and `jwt` (an outside
 //! authorization server does). What goes with `listen`, `public_url` and `no_auth` is checked by
 //! [`AuthConfig::fits`], as those may come from a flag.
-#![allow(dead_code)] // until it is wired
-
 mod fields;
 
 use std::fmt;

@@ -2,8 +2,6 @@
 //!
 //! Text in, HTML out; who asks and what follows is the endpoints' business. No page has a script,
 //! and none loads anything. What clients say of themselves is cleaned here and escaped by askama.
-#![allow(dead_code, unused_imports)] // until it is wired
-
 mod scopes;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::{Value, json};
 
 use super::error::StoreError;
-use super::standins::{Client, ClientAuth, ClientKind, Hash};
 use super::{Store, count, purge, seconds, time};
+use crate::auth::oauth::{Client, ClientAuth, ClientKind, Hash};
 
 /// How many clients may be registered at once.
 pub(crate) const MAX_CLIENTS: usize = 1000;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use super::standins::TokenError;
+use crate::auth::oauth::token::TokenError;
 use crate::private_file::FileError;
 
 /// What went wrong with the database or its key. Whoever gets one refuses.

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::error::{RedeemError, StoreError};
-use super::standins::{Hash, Resource, TokenError};
 use super::{Store, count, millis, purge, seconds, time, users};
+use crate::auth::oauth::token::TokenError;
+use crate::auth::oauth::{Hash, Resource};
 
 /// How long a code may take from the browser to the client's request.
 const CODE_LIFETIME: Duration = Duration::from_secs(60);

@@ -8,8 +8,9 @@ use rusqlite::OptionalExtension;
 use serde_json::{Value, json};
 
 use super::error::StoreError;
-use super::standins::{Hash, Request};
 use super::{Store, aad, count, seconds, span};
+use crate::auth::oauth::Hash;
+use crate::auth::oauth::authorize::Request;
 
 /// How long the provider and the user may take.
 const LIFETIME: Duration = Duration::from_secs(600);

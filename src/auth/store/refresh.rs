@@ -7,8 +7,9 @@ use rusqlite::{OptionalExtension, Transaction};
 
 use super::error::{RedeemError, StoreError};
 use super::grants::{self, GRANT_WIDTH, GrantRow, Issued, NewTokens, read_grant};
-use super::standins::{Hash, TokenError};
 use super::{Store, millis, seconds, span};
+use crate::auth::oauth::Hash;
+use crate::auth::oauth::token::TokenError;
 
 /// How long a client that did not get our answer may ask again.
 const GRACE: Duration = Duration::from_secs(30);

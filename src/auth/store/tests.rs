@@ -8,8 +8,10 @@ mod tokens;
 use std::path::Path;
 
 use super::super::tests::TempDir;
-use super::standins::{Client, ClientAuth, ClientKind, Hash, Request, Resource, TokenError, hash};
 use super::*;
+use crate::auth::oauth::authorize::Request;
+use crate::auth::oauth::token::TokenError;
+use crate::auth::oauth::{Client, ClientAuth, ClientKind, Hash, Resource, hash};
 
 const ISSUER: &str = "https://git.example.org";
 /// When the tests begin: 2026-11-25.
