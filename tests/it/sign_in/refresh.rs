@@ -79,8 +79,9 @@ fn an_old_token_after_its_successor_was_used_ends_the_sign_in() {
     assert_eq!(bobs.post(&ping()).status, 200);
     let renewed = other_app.renewed(&site, &other);
     let mut others = others.with_token(&renewed.access);
-    others.call_text("notify", json!({}));
-    kept.message();
+    let arguments = json!({ "method": "notifications/tools/list_changed" });
+    others.call("notify_after", arguments);
+    assert_eq!(kept.message()["method"], "notifications/tools/list_changed");
 }
 
 /// A token in the hands of another client is worth nothing, and does no harm.

@@ -59,12 +59,30 @@ impl Forge {
         status["counts"][what].as_u64().unwrap_or(0)
     }
 
-    /// Requests there go wrong, so often.
+    /// Requests there go wrong, so often. What is said to hang does so for two seconds.
     #[track_caller]
     pub(crate) fn fail(&self, place: &str, how: &str, times: u64) {
         self.control(&json!({
-            "do": "fail", "place": place, "how": how, "times": times, "ms": 60_000,
+            "do": "fail", "place": place, "how": how, "times": times, "ms": 2000,
         }));
+    }
+
+    /// How often it was asked for new tokens, with whatever success.
+    #[track_caller]
+    pub(crate) fn refreshes_asked(&self) -> usize {
+        let events = self.control(&json!({ "do": "events" }));
+        let events = events.as_array().expect("a list").iter();
+        let body = |it: &&Value| it["body"].as_str().map(str::to_owned);
+        let asked = events.filter(|it| {
+            body(it).is_some_and(|body| body.contains("grant_type=refresh_token"))
+        });
+        asked.count()
+    }
+
+    /// Seconds that access tokens live which are issued from now on.
+    #[track_caller]
+    pub(crate) fn set_lifetime(&self, seconds: u64) {
+        self.control(&json!({ "do": "lifetime", "seconds": seconds }));
     }
 }
 
