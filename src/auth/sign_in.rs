@@ -59,6 +59,8 @@ struct View {
     grants: HashMap<Arc<str>, Principal>,
     /// Changes with each change here: who has read the store before begins again.
     version: u64,
+    /// How often the store was read: what was issued before, and is not here yet, may be revoked.
+    reloads: u64,
     reloaded: Option<SystemTime>,
 }
 
@@ -178,6 +180,7 @@ impl SignIn {
                 view.know(&it.principal);
             }
             view.version += 1;
+            view.reloads += 1;
             view.access = access;
             view.reloaded = Some(now);
             gone
@@ -185,21 +188,26 @@ impl SignIn {
         self.ended.lock().extend(gone);
         Ok(true)
     }
-
-    /// Tokens were issued, and are on disk.
-    fn entered(&self, live: &LiveAccess, dropped: &[Hash]) {
-        let access = Access::new(live);
-        let mut view = self.view.write();
-        view.version += 1;
-        for hash in dropped {
-            view.access.remove(hash);
-        }
-        view.know(&access.principal);
-        view.access.insert(live.hash, access);
-    }
 }
 
 impl View {
+    /// Tokens were issued, and are on disk. False, and nothing done, if the store was read since
+    /// there were so many `reloads`: whoever did may know that they are revoked already.
+    #[must_use]
+    fn enter(&mut self, live: &LiveAccess, dropped: &[Hash], reloads: u64) -> bool {
+        if self.reloads != reloads {
+            return false;
+        }
+        let access = Access::new(live);
+        self.version += 1;
+        for hash in dropped {
+            self.access.remove(hash);
+        }
+        self.know(&access.principal);
+        self.access.insert(live.hash, access);
+        true
+    }
+
     fn know(&mut self, principal: &Principal) {
         if let Some(grant) = &principal.grant {
             self.grants.insert(Arc::clone(grant), principal.clone());
@@ -221,5 +229,41 @@ impl Access {
             server: Arc::clone(&live.resource.server),
             expires: live.expires,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_revoked_before_it_was_entered_stays_out() {
+        let resources = Resources::new("http://127.0.0.1", &["a".into()]);
+        let live = LiveAccess {
+            hash: oauth::hash("mcpa_x"),
+            grant: "grant".into(),
+            issuer: "https://git.example".into(),
+            subject: "1".into(),
+            name: "alice".into(),
+            email: None,
+            client_id: "client".into(),
+            resource: resources.only().unwrap(),
+            scope: "mcp".into(),
+            expires: SystemTime::UNIX_EPOCH,
+        };
+        let mut view = View::default();
+        let before = view.reloads;
+        view.reloads += 1;
+        assert!(!view.enter(&live, &[], before));
+        assert!(view.access.is_empty() && view.grants.is_empty());
+        assert!(view.enter(&live, &[], view.reloads));
+        assert!(view.access.contains_key(&live.hash));
+        // What is dropped for it goes.
+        let next = LiveAccess {
+            hash: oauth::hash("mcpa_y"),
+            ..live.clone()
+        };
+        assert!(view.enter(&next, &[live.hash], view.reloads));
+        assert_eq!(view.access.keys().collect::<Vec<_>>(), [&next.hash]);
     }
 }

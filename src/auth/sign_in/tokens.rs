@@ -93,9 +93,14 @@ impl SignIn {
             access_expires: now + lifetime,
             refresh: oauth::hash(&refresh),
         };
+        let reloads = self.view.read().reloads;
         match store(&new) {
             Ok(issued) => {
-                self.entered(&issued.live, &issued.dropped);
+                let Issued { live, dropped, .. } = &issued;
+                let is_entered = self.view.write().enter(live, dropped, reloads);
+                if !is_entered {
+                    self.reload(now)?;
+                }
                 Ok(token_response(
                     &access,
                     &refresh,
