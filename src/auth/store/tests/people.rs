@@ -14,10 +14,7 @@ fn client(id: &str, name: &str) -> Client {
 
 fn login(state: &str) -> Login {
     Login {
-        request: Request {
-            client_id: "client-one".to_owned(),
-            state: Some(state.to_owned()),
-        },
+        request: super::request("client-one", Some(state)),
         browser: hash("cookie"),
         verifier: "the-verifier".to_owned(),
         nonce: "the-nonce".to_owned(),
