@@ -239,7 +239,9 @@ fn check(app: &App, endpoint: &Endpoint, incoming: &Incoming) -> Option<Answer> 
     if endpoint.is_for_programs() {
         return None;
     }
-    app.policy.check_origin(incoming.origin.as_deref()).err()
+    let is_foreign = app.policy.check_origin(incoming.origin.as_deref()).is_err();
+    let sign_in = app.protected.as_ref()?.sign_in.as_ref()?;
+    is_foreign.then(|| Answer::Rendered(browser::foreign(sign_in)))
 }
 
 /// Serves a request to a server once its token is checked.
