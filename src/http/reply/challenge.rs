@@ -15,7 +15,7 @@ pub(super) fn unauthorized(asker: Asker<'_>, why: AuthError, face: &Face) -> Ren
     };
     let mut challenge = "Bearer realm=\"mcp-broker\"".to_owned();
     if let Some(error) = error {
-        challenge.push_str(&format!(", error=\"{error}\", error_description=\"{why}\""));
+        challenge.push_str(&format!(", error=\"{error}\""));
     }
     if let Some(how) = &face.challenge {
         challenge.push_str(", ");
