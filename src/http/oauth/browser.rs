@@ -256,5 +256,4 @@ fn for_browsers(rendered: Rendered) -> Rendered {
         .with("Referrer-Policy", "same-origin")
         .with("X-Frame-Options", "DENY")
         .with("X-Content-Type-Options", "nosniff")
-        .with("Cross-Origin-Opener-Policy", "same-origin")
 }
