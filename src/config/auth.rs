@@ -113,7 +113,8 @@ impl fmt::Debug for Secret {
 
 const DEFAULT_ACCESS: Duration = Duration::from_hours(1);
 const DEFAULT_REFRESH: Duration = Duration::from_hours(30 * 24);
-const ACCESS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(1);
+/// A second is for tests: with it, each client refreshes all the time.
+const ACCESS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 const REFRESH: RangeInclusive<Duration> = Duration::from_hours(1)..=Duration::from_hours(365 * 24);
 
 const KINDS: [&str; 3] = ["forgejo", "oidc", "jwt"];

@@ -84,13 +84,13 @@ impl Protected {
         known.map_or_else(|| "".into(), |(_, challenge)| Arc::clone(challenge))
     }
 
+    /// RFC 9728, section 3.3: the document of a path is about that very path.
     fn resource(&self, suffix: &str) -> Option<Resource> {
-        match suffix {
-            "" => self.resources.only(),
-            _ => self
-                .resources
-                .find(&format!("{}{suffix}", self.resources.issuer())),
+        if suffix.is_empty() {
+            return self.resources.only();
         }
+        let uri = format!("{}{suffix}", self.resources.issuer());
+        self.resources.find(&uri).filter(|it| it.uri == uri)
     }
 }
 
