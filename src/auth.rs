@@ -5,7 +5,7 @@
 //! `tokens` is the file of static tokens · `sign_in` ties together what lets users sign in here:
 //! the rules of `oauth`, the rows of `store`, the provider of `upstream` · `jwt` are the tokens of
 //! an outside authorization server · `web` asks others over HTTPS · `credentials` is what children
-//! get of a user's own · `command` is `mcp-broker token`.
+//! get of a user's own · `command` is `mcp-broker token`, `people` are `mcp-broker user` and `client`.
 
 mod command;
 mod credentials;
@@ -13,6 +13,7 @@ mod credentials;
 pub(crate) mod fuzz;
 pub(crate) mod jwt;
 pub(crate) mod oauth;
+mod people;
 pub(crate) mod sign_in;
 pub(crate) mod store;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use parking_lot::{Mutex, RwLock};
 pub(crate) use command::{TokenAction, run_token_command};
 pub(crate) use credentials::{CredentialError, Credentials, Lease, LeaseState, NoCredentials};
 pub(crate) use jwt::Algorithm as JwtAlgorithm;
+pub(crate) use people::{People, PeopleAction, run_people_command};
 pub(crate) use tokens::{TokenError, TokenStore};
 pub(crate) use upkeep::Upkeep;
 

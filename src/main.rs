@@ -58,6 +58,7 @@ mod translate;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -116,6 +117,19 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
                 .map_err(|error| Failure::new(Exit::Config, error))?;
             let (now, mut out) = (SystemTime::now(), io::stdout());
             auth::run_token_command(action, &state_dir, &env, now, &mut out)
+                .map_err(|error| failed(&error))
+        }
+        Command::People {
+            who,
+            state_dir,
+            action,
+        } => {
+            let state_dir = config::state_dir(state_dir, &env)
+                .map_err(|error| Failure::new(Exit::Config, error))?;
+            let (now, mut out) = (SystemTime::now(), io::stdout());
+            let credentials_dir = env("CREDENTIALS_DIRECTORY");
+            let credentials_dir = credentials_dir.as_deref().map(Path::new);
+            auth::run_people_command(who, action, &state_dir, credentials_dir, now, &mut out)
                 .map_err(|error| failed(&error))
         }
     }

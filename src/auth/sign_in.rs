@@ -8,6 +8,8 @@
 mod authorize;
 mod clients;
 mod renewal;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::collections::HashMap;
@@ -18,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use super::oauth::{self, Hash, Resources};
-use super::store::{Key, LiveAccess, Store, StoreError};
+use super::store::{Issued, Key, LiveAccess, Store, StoreError};
 use super::upstream::Upstream;
 use super::web::Documents;
 use super::{AuthError, Principal};
@@ -56,10 +58,19 @@ pub(crate) struct SignIn {
 struct View {
     access: HashMap<Hash, Access>,
     /// Those that ever let anybody in since the start, by their ids.
-    grants: HashMap<Arc<str>, Principal>,
+    grants: HashMap<Arc<str>, Known>,
     /// Changes with each change here: who has read the store before begins again.
     version: u64,
+    /// How often the store was read.
+    readings: u64,
+    /// The store is known to say something else.
+    is_stale: bool,
     reloaded: Option<SystemTime>,
+}
+
+struct Known {
+    principal: Principal,
+    expires: SystemTime,
 }
 
 struct Access {
@@ -130,6 +141,7 @@ impl SignIn {
     pub(super) fn refresh(&self, now: SystemTime) -> Vec<Principal> {
         let result = match self.store.changed_by_others() {
             Ok(true) => self.reload(now),
+            Ok(false) if self.view.read().is_behind(now) => self.reload(now),
             Ok(false) => self.purge(now),
             Err(error) => Err(error),
         };
@@ -154,8 +166,14 @@ impl SignIn {
         self.reload(now)
     }
 
-    /// Reads what is in force, and notes which grants no longer are.
+    /// Reads what is in force, and notes which grants no longer are. If it fails,
+    /// [`Self::refresh`] tries again: nobody else will say once more that something changed.
     fn reload(&self, now: SystemTime) -> Result<(), StoreError> {
+        {
+            let mut view = self.view.write();
+            view.is_stale = true;
+            view.version += 1; // who is reading just now may not have seen why
+        }
         // What is issued or revoked meanwhile may be missing in what was read.
         while !self.try_reload(now)? {}
         Ok(())
@@ -173,11 +191,15 @@ impl SignIn {
                 return Ok(false);
             }
             let gone = view.grants.extract_if(|id, _| !ids.contains(id));
-            let gone = gone.map(|(_, principal)| principal).collect();
-            for it in access.values() {
-                view.know(&it.principal);
+            let gone = gone.map(|(_, known)| known.principal).collect();
+            for it in &live {
+                if let Some(access) = access.get(&it.hash) {
+                    view.know(it, &access.principal);
+                }
             }
             view.version += 1;
+            view.readings += 1;
+            view.is_stale = false;
             view.access = access;
             view.reloaded = Some(now);
             gone
@@ -186,24 +208,38 @@ impl SignIn {
         Ok(true)
     }
 
-    /// Tokens were issued, and are on disk.
-    fn entered(&self, live: &LiveAccess, dropped: &[Hash]) {
-        let access = Access::new(live);
+    /// How often the store was read until now: for [`Self::entered`], before tokens are issued.
+    fn readings(&self) -> u64 {
+        self.view.read().readings
+    }
+
+    /// Tokens were issued, and are on disk. If the store was read since `readings`, it may have
+    /// been without a grant that was revoked at once: then it is read once more, soon.
+    fn entered(&self, issued: &Issued, readings: u64) {
+        let access = Access::new(&issued.live);
         let mut view = self.view.write();
         view.version += 1;
-        for hash in dropped {
+        view.is_stale |= view.readings != readings;
+        for hash in &issued.dropped {
             view.access.remove(hash);
         }
-        view.know(&access.principal);
-        view.access.insert(live.hash, access);
+        view.know(&issued.live, &access.principal);
+        view.access.insert(issued.live.hash, access);
     }
 }
 
 impl View {
-    fn know(&mut self, principal: &Principal) {
-        if let Some(grant) = &principal.grant {
-            self.grants.insert(Arc::clone(grant), principal.clone());
-        }
+    fn know(&mut self, live: &LiveAccess, principal: &Principal) {
+        let known = Known {
+            principal: principal.clone(),
+            expires: live.grant_expires,
+        };
+        self.grants.insert(Arc::clone(&live.grant), known);
+    }
+
+    /// Whether the store has to be read, though nobody else changed it.
+    fn is_behind(&self, now: SystemTime) -> bool {
+        self.is_stale || self.grants.values().any(|it| it.expires <= now)
     }
 }
 

@@ -18,7 +18,7 @@ mod purge;
 mod refresh;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-pub(crate) use clients::{ClientRow, MAX_CLIENTS};
+pub(crate) use clients::ClientRow;
 pub(crate) use error::{RedeemError, StoreError};
 pub(crate) use grants::{CodeRow, GrantRow, Issued, LiveAccess, NewGrant, NewTokens};
 pub(crate) use key::Key;
@@ -61,6 +61,19 @@ impl Store {
             purged: None,
         });
         Ok(Self { path, key, db })
+    }
+
+    /// Opens the database with the key that is there. `None`: there is no database, and none is
+    /// made.
+    pub(crate) fn open_existing(
+        state_dir: &Path,
+        credentials_dir: Option<&Path>,
+    ) -> Result<Option<Self>, StoreError> {
+        if !schema::exists(state_dir)? {
+            return Ok(None);
+        }
+        let key = Key::load_or_create(state_dir, credentials_dir)?;
+        Self::open(state_dir, Arc::new(key)).map(Some)
     }
 
     /// Whether another process (`mcp-broker user revoke`, say) changed anything since the last

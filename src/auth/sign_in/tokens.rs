@@ -62,7 +62,6 @@ impl SignIn {
                 client,
                 refresh_token,
                 resource,
-                ..
             } => {
                 let client = self.prove(&client)?;
                 let hash = oauth::hash(&refresh_token);
@@ -93,9 +92,10 @@ impl SignIn {
             access_expires: now + lifetime,
             refresh: oauth::hash(&refresh),
         };
+        let readings = self.readings();
         match store(&new) {
             Ok(issued) => {
-                self.entered(&issued.live, &issued.dropped);
+                self.entered(&issued, readings);
                 Ok(token_response(
                     &access,
                     &refresh,

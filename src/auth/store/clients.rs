@@ -11,7 +11,7 @@ use super::{Store, count, purge, seconds, time};
 use crate::auth::oauth::{Client, ClientAuth, ClientKind, Hash};
 
 /// How many clients may be registered at once.
-pub(crate) const MAX_CLIENTS: usize = 1000;
+pub(super) const MAX_CLIENTS: usize = 1000;
 
 /// A line of `mcp-broker client list`.
 #[derive(Debug)]

@@ -162,3 +162,12 @@ fn rows(store: &Store, table: &str) -> usize {
     let sql = format!("SELECT count(*) FROM {table}");
     store.read(|db| count(db, &sql)).unwrap()
 }
+
+/// From now on the access tokens cannot be read, or can again; to the database nothing happens.
+pub(in crate::auth) fn blind(store: &Store, is_blind: bool) {
+    let sql = match is_blind {
+        true => "CREATE TEMP TABLE access (nothing)",
+        false => "DROP TABLE temp.access",
+    };
+    store.read(|db| db.execute_batch(sql)).unwrap();
+}

@@ -1,5 +1,6 @@
 //! Clients, logins and users: kept, bounded, forgotten, taken away.
 
+use super::super::clients::MAX_CLIENTS;
 use super::*;
 
 fn client(id: &str, name: &str) -> Client {
