@@ -183,7 +183,9 @@ impl SignIn {
     fn try_reload(&self, now: SystemTime) -> Result<bool, StoreError> {
         let version = self.view.read().version;
         let ids = self.store.grant_ids(now)?;
-        let live = self.store.live_access(now)?;
+        let mut live = self.store.live_access(now)?;
+        // Whoever signed in at another provider than the one that is configured now is a stranger.
+        live.retain(|it| *it.issuer == *self.options.upstream.issuer());
         let access: HashMap<_, _> = live.iter().map(|it| (it.hash, Access::new(it))).collect();
         let gone: Vec<Principal> = {
             let mut view = self.view.write();
