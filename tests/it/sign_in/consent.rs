@@ -80,8 +80,14 @@ fn names_of_clients_are_no_markup() {
     let id = response.json()["client_id"].as_str().unwrap().to_owned();
     let (_, page) = page(&site, &App::known(&id, "https://app.example/cb?x='&y"));
     let text = page.text();
-    assert!(!text.contains("<script") && !text.contains('\u{202e}'), "{text}");
-    assert!(text.contains("&#60;script") || text.contains("&lt;script"), "{text}");
+    assert!(
+        !text.contains("<script") && !text.contains('\u{202e}'),
+        "{text}"
+    );
+    assert!(
+        text.contains("&#60;script") || text.contains("&lt;script"),
+        "{text}"
+    );
 }
 
 /// S18: always, also for those whom the provider would let pass without a word.
@@ -186,8 +192,14 @@ fn the_form_of_somebody_else_is_refused() {
     assert_page(&send(Browser::new(), &own, &[]), 400, ELSEWHERE);
     assert_page(&send(other, &own, &[]), 400, ELSEWHERE);
     for fields in [
-        [("Origin", "http://127.0.0.1:1"), ("Sec-Fetch-Site", "same-origin")],
-        [("Origin", "http://localhost"), ("Sec-Fetch-Site", "same-site")],
+        [
+            ("Origin", "http://127.0.0.1:1"),
+            ("Sec-Fetch-Site", "same-origin"),
+        ],
+        [
+            ("Origin", "http://localhost"),
+            ("Sec-Fetch-Site", "same-site"),
+        ],
         [("Origin", &*site.issuer), ("Sec-Fetch-Site", "same-site")],
         [("Origin", &*site.issuer), ("Sec-Fetch-Site", "cross-site")],
         [("Origin", &*site.issuer), ("Sec-Fetch-Site", "none")],
@@ -359,7 +371,11 @@ fn an_error_of_the_provider_is_told() {
     };
     assert_eq!(app.error(&site, &with("access_denied")), "access_denied");
     for (error, status, title) in [
-        ("temporarily_unavailable", 503, "The provider does not answer"),
+        (
+            "temporarily_unavailable",
+            503,
+            "The provider does not answer",
+        ),
         ("server_error", 503, "The provider does not answer"),
         ("invalid_scope", 403, "Not signed in"),
         ("<b>bold</b>", 403, "Not signed in"),
@@ -382,7 +398,9 @@ fn an_app_is_opened_by_hand() {
     assert_eq!((response.status, response.header("Location")), (200, None));
     let link = response.text().split_once("href=\"cursor:").unwrap().1;
     let link = link.split_once('"').unwrap().0;
-    let link = format!("cursor:{link}").replace("&#38;", "&").replace("&amp;", "&");
+    let link = format!("cursor:{link}")
+        .replace("&#38;", "&")
+        .replace("&amp;", "&");
     let code = app.code(&site, &link);
     assert_eq!(app.redeem(&site, &code).status, 200);
 }

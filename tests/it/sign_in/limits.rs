@@ -33,7 +33,10 @@ fn registrations_of_an_address_are_limited() {
     };
     // One more may have been allowed meanwhile.
     assert!((30..=32).contains(&registered), "{registered}");
-    assert_eq!(refusal(&refused), (429, "temporarily_unavailable".to_owned()));
+    assert_eq!(
+        refusal(&refused),
+        (429, "temporarily_unavailable".to_owned())
+    );
     assert_eq!(refused.header("Access-Control-Allow-Origin"), Some("*"));
     assert_wait(&refused);
     app.renewed(&site, &tokens);
@@ -57,17 +60,29 @@ fn a_browser_that_asks_too_often_gets_a_page() {
     let token = site.post_form("/oauth/token", &form);
     assert_eq!(refusal(&token), (400, "invalid_request".to_owned()));
     // What has no limit is answered all the same.
-    assert_eq!(site.get("/.well-known/oauth-authorization-server").status, 200);
+    assert_eq!(
+        site.get("/.well-known/oauth-authorization-server").status,
+        200
+    );
 }
 
 #[test]
 fn a_body_that_is_too_large_is_refused() {
     let site = Site::start();
-    for path in ["/oauth/token", "/oauth/register", "/oauth/revoke", "/oauth/authorize"] {
+    for path in [
+        "/oauth/token",
+        "/oauth/register",
+        "/oauth/revoke",
+        "/oauth/authorize",
+    ] {
         for (len, is_read) in [(BODY_MAX_BYTES, true), (BODY_MAX_BYTES + 1, false)] {
             let request = site.request("POST", path);
             let response = request.body("x".repeat(len)).send(site.addr());
-            assert_eq!(response.status == 413, !is_read, "{path} {len}: {response:?}");
+            assert_eq!(
+                response.status == 413,
+                !is_read,
+                "{path} {len}: {response:?}"
+            );
         }
     }
 }
@@ -80,7 +95,11 @@ fn a_query_that_is_too_long_is_refused() {
     for len in [10_000, 60_000] {
         let url = app.url_with(&site, &[("state", &"s".repeat(len))]);
         let response = Browser::new().open(&site, &url);
-        assert!([303, 400, 414, 431].contains(&response.status), "{}", response.status);
+        assert!(
+            [303, 400, 414, 431].contains(&response.status),
+            "{}",
+            response.status
+        );
         assert_ne!(response.status, 200);
     }
 }
@@ -102,6 +121,9 @@ fn bodies_that_make_no_sense_are_refused() {
         let request = site.request("POST", path).header("Content-Type", kind);
         let response = request.body(body).send(site.addr());
         let status = response.status;
-        assert!([400, 401, 413].contains(&status), "{path} {body:?}: {response:?}");
+        assert!(
+            [400, 401, 413].contains(&status),
+            "{path} {body:?}: {response:?}"
+        );
     }
 }

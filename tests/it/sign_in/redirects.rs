@@ -19,7 +19,10 @@ fn the_port_of_a_loopback_address_does_not_matter() {
     for (registered, all) in [
         (
             "http://127.0.0.1/callback",
-            &["http://127.0.0.1/callback", "http://127.0.0.1:50123/callback"][..],
+            &[
+                "http://127.0.0.1/callback",
+                "http://127.0.0.1:50123/callback",
+            ][..],
         ),
         (
             "http://localhost:8787/callback",
@@ -78,7 +81,11 @@ fn any_other_address_is_refused_with_a_page() {
         ),
         (
             "com.example.app:/cb",
-            &["com.example.app:/cb2", "com.example.ap:/cb", "com.example.app://cb"],
+            &[
+                "com.example.app:/cb2",
+                "com.example.ap:/cb",
+                "com.example.app://cb",
+            ],
         ),
     ] {
         let app = App::register(&site, registered);
@@ -88,7 +95,11 @@ fn any_other_address_is_refused_with_a_page() {
             assert_eq!(response.status, 400, "{registered} {asked}");
             assert_page(&response, 400, WRONG);
             // Not in a link either.
-            assert!(!response.text().contains("href=\"http"), "{}", response.text());
+            assert!(
+                !response.text().contains("href=\"http"),
+                "{}",
+                response.text()
+            );
         }
     }
 }
@@ -123,7 +134,10 @@ fn the_answer_is_added_to_the_query_that_is_there() {
     let site = Site::start();
     let app = App::register(&site, "https://app.example/cb?x=%20y");
     let back = Browser::new().sign_in(&site, &app.url(&site), "alice");
-    assert!(back.starts_with("https://app.example/cb?x=%20y&code=mcpc_"), "{back}");
+    assert!(
+        back.starts_with("https://app.example/cb?x=%20y&code=mcpc_"),
+        "{back}"
+    );
     app.code(&site, &back);
 }
 

@@ -30,7 +30,10 @@ fn each_refresh_gives_a_new_pair() {
         let response = app.refresh(&site, &tokens);
         assert_eq!(response.json()["expires_in"], 3600);
         let next = Tokens::of(&response);
-        assert_ne!((&next.access, &next.refresh), (&tokens.access, &tokens.refresh));
+        assert_ne!(
+            (&next.access, &next.refresh),
+            (&tokens.access, &tokens.refresh)
+        );
         tokens = next;
         let session = session.clone().with_token(&tokens.access);
         assert_eq!(session.post(&ping()).status, 200);
@@ -71,7 +74,9 @@ fn an_old_token_after_its_successor_was_used_ends_the_sign_in() {
         assert_eq!(site.knock(tokens), 401);
         assert_eq!(refusal(&app.refresh(&site, tokens)), invalid_grant());
     }
-    within(ENDED, "its child ends", || site.broker.children().len() == 2);
+    within(ENDED, "its child ends", || {
+        site.broker.children().len() == 2
+    });
     assert_eq!(stream.rest(), Vec::<Value>::new());
     assert_eq!(stolen.with_token(&other.access).post(&ping()).status, 404);
     // A stream that goes on shows that nothing has ended.
@@ -107,7 +112,10 @@ fn tokens_are_good_for_one_thing() {
     };
     assert_eq!(site.knock(&swapped), 401);
     assert_eq!(refusal(&app.refresh(&site, &swapped)), invalid_grant());
-    assert_eq!(refusal(&app.redeem(&site, &tokens.refresh)), invalid_grant());
+    assert_eq!(
+        refusal(&app.redeem(&site, &tokens.refresh)),
+        invalid_grant()
+    );
     app.renewed(&site, &tokens);
 }
 

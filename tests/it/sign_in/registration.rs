@@ -31,7 +31,10 @@ fn a_client_registers() {
     assert_eq!(response.status, 201, "{}", response.text());
     assert_eq!(response.header("Cache-Control"), Some("no-store"));
     let json = response.json();
-    assert_eq!(json["redirect_uris"], json!([CALLBACK, "https://app.example/cb"]));
+    assert_eq!(
+        json["redirect_uris"],
+        json!([CALLBACK, "https://app.example/cb"])
+    );
     assert_eq!(json["client_name"], "An app");
     assert_eq!(json["token_endpoint_auth_method"], "none");
     assert_eq!(json.get("client_secret"), None);
@@ -45,7 +48,9 @@ fn a_client_registers() {
 fn a_wrong_registration_is_refused() {
     let site = Site::start();
     let uris = |uri: &str| json!({ "redirect_uris": [uri] });
-    let many: Vec<String> = (0..33).map(|no| format!("https://app.example/{no}")).collect();
+    let many: Vec<String> = (0..33)
+        .map(|no| format!("https://app.example/{no}"))
+        .collect();
     let (redirect, metadata) = ("invalid_redirect_uri", "invalid_client_metadata");
     for (body, error) in [
         (json!({}), redirect),
@@ -105,7 +110,10 @@ fn a_confidential_client_must_show_its_secret() {
         assert_eq!(refusal(&app.refresh(&site, &tokens)), invalid);
         let basic = |secret: &str| {
             let basic = BASE64_STANDARD.encode(format!("{id}:{secret}"));
-            let form = [("grant_type", "refresh_token"), ("refresh_token", &tokens.refresh)];
+            let form = [
+                ("grant_type", "refresh_token"),
+                ("refresh_token", &tokens.refresh),
+            ];
             form_request("/oauth/token", &form)
                 .header("Host", site.host())
                 .header("Authorization", &format!("Basic {basic}"))
@@ -121,7 +129,10 @@ fn a_confidential_client_must_show_its_secret() {
         let request = form_request("/oauth/token", &[]).body(both);
         let basic = BASE64_STANDARD.encode(format!("{id}:{secret}"));
         let request = request.header("Authorization", &format!("Basic {basic}"));
-        assert_eq!(request.header("Host", site.host()).send(site.addr()).status, 400);
+        assert_eq!(
+            request.header("Host", site.host()).send(site.addr()).status,
+            400
+        );
         let log = site.broker.log();
         assert!(!log.contains(secret), "{log}");
     }
@@ -178,7 +189,9 @@ fn a_client_gives_back_what_it_was_given() {
     assert_eq!(site.knock(&next), 401);
     assert_eq!(refusal(&app.refresh(&site, &next)).1, "invalid_grant");
     let ended = std::time::Duration::from_millis(2500);
-    crate::support::within(ended, "its child ends", || site.broker.children().is_empty());
+    crate::support::within(ended, "its child ends", || {
+        site.broker.children().is_empty()
+    });
     assert_eq!(stream.rest(), Vec::<Value>::new());
     let missing = site.post_form("/oauth/revoke", &[("client_id", &app.id)]);
     assert_eq!(refusal(&missing), (400, "invalid_request".to_owned()));

@@ -15,7 +15,10 @@ fn only_those_on_a_list_may_enter() {
         (json!({ "groups": ["friends"] }), &["alice", "carol"]),
         (json!({ "groups": ["friends:owners"] }), &["alice"]),
         (json!({ "emails": ["bob@example.org"] }), &["bob"]),
-        (json!({ "users": ["bob"], "groups": ["friends"] }), &["alice", "bob", "carol"]),
+        (
+            json!({ "users": ["bob"], "groups": ["friends"] }),
+            &["alice", "bob", "carol"],
+        ),
         (json!({ "users": ["nobody"], "groups": ["friend"] }), &[]),
         (json!({ "anyone": true }), &["alice", "bob", "carol"]),
     ];
@@ -59,7 +62,10 @@ fn each_child_has_its_own_user_in_its_environment() {
         session
     });
     let [mut alice, mut bob] = sessions;
-    assert_eq!((env(&mut alice, "SUB"), env(&mut bob, "SUB")), ("1".into(), "2".into()));
+    assert_eq!(
+        (env(&mut alice, "SUB"), env(&mut bob, "SUB")),
+        ("1".into(), "2".into())
+    );
     // The provider knows whose each token is.
     for (session, user) in [(&mut alice, "alice"), (&mut bob, "bob")] {
         let token = env(session, "TOKEN");
@@ -72,10 +78,13 @@ fn each_child_has_its_own_user_in_its_environment() {
 /// B.2: a user has one record at the provider, and a new name is no new user.
 #[test]
 fn another_name_makes_nobody_another() {
-    let site = Site::setup().provider("allow", json!({ "anyone": true })).start();
+    let site = Site::setup()
+        .provider("allow", json!({ "anyone": true }))
+        .start();
     let (app, tokens) = site.sign_in("alice");
     let session = site.session(&tokens);
-    site.forge.control(&json!({ "do": "rename", "user": "alice", "to": "alicia" }));
+    site.forge
+        .control(&json!({ "do": "rename", "user": "alice", "to": "alicia" }));
     let next = app.sign_in(&site, &mut Browser::new(), "alicia");
     let session = session.with_token(&next.access);
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
@@ -84,7 +93,8 @@ fn another_name_makes_nobody_another() {
     assert_eq!(env(&mut new, "NAME"), "alicia");
     assert_eq!(env(&mut new, "SUB"), "1");
     // Who has the old name now is somebody else.
-    site.forge.control(&json!({ "do": "rename", "user": "bob", "to": "alice" }));
+    site.forge
+        .control(&json!({ "do": "rename", "user": "bob", "to": "alice" }));
     let (_, other) = site.sign_in("alice");
     assert_eq!(session.with_token(&other.access).post(&ping).status, 403);
 }
@@ -115,19 +125,20 @@ fn trouble_at_the_provider_is_a_page() {
     app.sign_in(&site, &mut Browser::new(), "alice");
 }
 
-/// The provider is asked for what it has only when somebody comes, and again after a failure.
+/// Who comes while the provider is away gets a page, and the provider its rest.
 #[test]
-fn a_provider_that_is_down_at_first_is_asked_again() {
+fn a_provider_that_is_down_is_not_asked_by_everybody() {
     let site = Site::start();
     let app = site.app();
-    site.forge.fail("discovery", "500", 1);
+    site.forge.fail("discovery", "500", 100);
     let mut browser = Browser::new();
     let page = browser.open(&site, &app.url(&site));
-    let response = browser.answer(&site, &page, "allow");
-    assert_page(&response, 503, "The provider does not answer");
-    let to = browser.approve(&site, &page);
-    let callback = browser.visit_forge(&site, &to, "alice");
-    app.code(&site, &location(&browser.open(&site, &callback)));
+    for _ in 0..5 {
+        let response = browser.answer(&site, &page, "allow");
+        assert_page(&response, 503, "The provider does not answer");
+    }
+    let events = site.forge.control(&json!({ "do": "events" }));
+    assert_eq!(events.as_array().map(Vec::len), Some(1), "{events}");
 }
 
 /// R13, R14: the provider's token opens nothing here, and ours nothing there.

@@ -59,11 +59,11 @@ impl Forge {
         status["counts"][what].as_u64().unwrap_or(0)
     }
 
-    /// Requests there go wrong, so often. What is said to hang does so for two seconds.
+    /// Requests there go wrong, so often. What is said to hang does so for a second.
     #[track_caller]
     pub(crate) fn fail(&self, place: &str, how: &str, times: u64) {
         self.control(&json!({
-            "do": "fail", "place": place, "how": how, "times": times, "ms": 2000,
+            "do": "fail", "place": place, "how": how, "times": times, "ms": 1000,
         }));
     }
 
@@ -73,9 +73,8 @@ impl Forge {
         let events = self.control(&json!({ "do": "events" }));
         let events = events.as_array().expect("a list").iter();
         let body = |it: &&Value| it["body"].as_str().map(str::to_owned);
-        let asked = events.filter(|it| {
-            body(it).is_some_and(|body| body.contains("grant_type=refresh_token"))
-        });
+        let asked = events
+            .filter(|it| body(it).is_some_and(|body| body.contains("grant_type=refresh_token")));
         asked.count()
     }
 
