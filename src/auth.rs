@@ -5,7 +5,8 @@
 //! `tokens` is the file of static tokens · `sign_in` ties together what lets users sign in here:
 //! the rules of `oauth`, the rows of `store`, the provider of `upstream` · `jwt` are the tokens of
 //! an outside authorization server · `web` asks others over HTTPS · `credentials` is what children
-//! get of a user's own · `command` is `mcp-broker token`, `people` are `mcp-broker user` and `client`.
+//! get of a user's own · `command` is `mcp-broker token`, `people` are `mcp-broker user` and
+//! `client`.
 
 mod command;
 mod credentials;

@@ -12,7 +12,7 @@ mod renewal;
 mod tests;
 mod tokens;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -66,6 +66,14 @@ struct View {
     /// The store is known to say something else.
     is_stale: bool,
     reloaded: Option<SystemTime>,
+}
+
+/// What the store has in force.
+struct Reading {
+    /// Of the view, before it was read.
+    version: u64,
+    ids: HashSet<Arc<str>>,
+    live: Vec<LiveAccess>,
 }
 
 struct Known {
@@ -179,22 +187,38 @@ impl SignIn {
         Ok(())
     }
 
-    /// False if something was issued while the store was read.
+    /// False if something was issued or revoked while the store was read.
     fn try_reload(&self, now: SystemTime) -> Result<bool, StoreError> {
-        let version = self.view.read().version;
-        let ids = self.store.grant_ids(now)?;
-        let mut live = self.store.live_access(now)?;
+        let reading = self.read(now)?;
+        Ok(self.take_over(&reading, now))
+    }
+
+    fn read(&self, now: SystemTime) -> Result<Reading, StoreError> {
+        let mut reading = Reading {
+            version: self.view.read().version,
+            ids: self.store.grant_ids(now)?,
+            live: self.store.live_access(now)?,
+        };
         // Whoever signed in at another provider than the one that is configured now is a stranger.
-        live.retain(|it| *it.issuer == *self.options.upstream.issuer());
-        let access: HashMap<_, _> = live.iter().map(|it| (it.hash, Access::new(it))).collect();
+        let issuer = self.options.upstream.issuer();
+        reading.live.retain(|it| *it.issuer == *issuer);
+        Ok(reading)
+    }
+
+    fn take_over(&self, reading: &Reading, now: SystemTime) -> bool {
+        let entry = |it: &LiveAccess| (it.hash, Access::new(it));
+        let access: HashMap<_, _> = reading.live.iter().map(entry).collect();
         let gone: Vec<Principal> = {
             let mut view = self.view.write();
-            if view.version != version {
-                return Ok(false);
+            if view.version != reading.version {
+                return false;
             }
-            let gone = view.grants.extract_if(|id, _| !ids.contains(id));
-            let gone = gone.map(|(_, known)| known.principal).collect();
-            for it in &live {
+            let gone = view
+                .grants
+                .extract_if(|id, _| !reading.ids.contains(id))
+                .map(|(_, known)| known.principal)
+                .collect();
+            for it in &reading.live {
                 if let Some(access) = access.get(&it.hash) {
                     view.know(it, &access.principal);
                 }
@@ -207,7 +231,7 @@ impl SignIn {
             gone
         };
         self.ended.lock().extend(gone);
-        Ok(true)
+        true
     }
 
     /// How often the store was read until now: for [`Self::entered`], before tokens are issued.

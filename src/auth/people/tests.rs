@@ -119,12 +119,12 @@ bob    -                  2026-11-25T09:46:40Z  2026-11-25T09:47:40Z  1         
     assert_eq!(
         list(People::Clients, dir.path()),
         "\
-NAME         KIND        USED                  SIGN-INS  ID
-An editor    registered  2026-11-25T09:47:40Z  1         client-1
-App          document    2026-11-25T09:47:40Z  1         https://app.example/client.json
-Claude       well-known  2026-11-25T09:47:40Z  1         \
+NAME        KIND        USED                  SIGN-INS  ID
+An editor   registered  2026-11-25T09:47:40Z  1         client-1
+App         document    2026-11-25T09:47:40Z  1         https://app.example/client.json
+Claude      well-known  2026-11-25T09:47:40Z  1         \
          https://claude.ai/oauth/mcp-oauth-client-metadata
-Unused?[2J   registered  never                 0         client-2
+Unused?[2J  registered  never                 0         client-2
 "
     );
 }

@@ -163,11 +163,11 @@ fn rows(store: &Store, table: &str) -> usize {
     store.read(|db| count(db, &sql)).unwrap()
 }
 
-/// From now on the access tokens cannot be read, or can again; to the database nothing happens.
+/// From now on it cannot be read who is in force, or can again; nothing happens to the database.
 pub(in crate::auth) fn blind(store: &Store, is_blind: bool) {
     let sql = match is_blind {
-        true => "CREATE TEMP TABLE access (nothing)",
-        false => "DROP TABLE temp.access",
+        true => "CREATE TEMP TABLE users (of_no_use)",
+        false => "DROP TABLE temp.users",
     };
     store.read(|db| db.execute_batch(sql)).unwrap();
 }

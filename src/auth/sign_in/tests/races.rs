@@ -68,6 +68,25 @@ fn tokens_that_are_revoked_while_they_are_issued_do_not_last() {
     assert!(!world.lets_in(&tokens, at(2)) && world.lets_in(&other, at(2)));
 }
 
+/// What was read before the last change is not taken over: it would shut out a new token, and let
+/// a revoked one in again.
+#[test]
+fn what_was_read_before_a_change_is_not_taken_over() {
+    let world = World::new("race-reading");
+    let first = world.enter("1", APP, "a");
+    let reading = world.sign_in.read(at(1)).unwrap();
+    let next = world.renew(APP, &first.refresh, at(1)).unwrap();
+    assert!(!world.sign_in.take_over(&reading, at(1)));
+    assert!(world.lets_in(&first, at(1)) && world.lets_in(&next, at(1)));
+    let reading = world.sign_in.read(at(2)).unwrap();
+    world.revoke(APP, &first.access, at(2));
+    assert!(!world.sign_in.take_over(&reading, at(2)));
+    assert!(!world.lets_in(&first, at(2)) && world.lets_in(&next, at(2)));
+    let reading = world.sign_in.read(at(3)).unwrap();
+    assert!(world.sign_in.take_over(&reading, at(3)), "nothing changed");
+    assert!(world.gone(at(3)).is_empty());
+}
+
 /// Two clients renew their tokens as fast as they can, while the store is read again and again: of
 /// the newest four of each none is refused at any time, and nobody is named.
 #[test]
@@ -75,6 +94,10 @@ fn no_token_in_force_is_refused_while_the_store_is_read() {
     const READINGS: usize = 200;
     let world = World::new("race-reload");
     let first = [world.enter("1", APP, "a"), world.enter("2", IDE, "b")];
+    for no in 0..100 {
+        // So that reading takes a while.
+        world.enter(&format!("many {}", no % 4), APP, &format!("many {no}"));
+    }
     let (is_over, issued) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for (client, tokens) in [APP, IDE].into_iter().zip(&first) {
