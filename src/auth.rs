@@ -4,8 +4,8 @@
 //!
 //! `tokens` is the file of static tokens · `sign_in` ties together what lets users sign in here:
 //! the rules of `oauth`, the rows of `store`, the provider of `upstream` · `jwt` are the tokens of
-//! an outside authorization server · `web` asks others over HTTPS · `credentials` is what children
-//! get of a user's own · `command` is `mcp-broker token`, `people` are `mcp-broker user` and
+//! an outside authorization server · `web` asks others over HTTPS · `credentials` is what
+//! children get of a user's own · `command` is `mcp-broker token`, `people` are `user` and
 //! `client`.
 
 mod command;
@@ -169,7 +169,8 @@ struct Guards {
 /// An outside authorization server.
 struct Outside {
     door: Arc<JwtDoor>,
-    resources: Resources,
+    /// The URIs of each server.
+    resources: HashMap<Arc<str>, Vec<String>>,
 }
 
 impl Authenticator {
@@ -197,7 +198,17 @@ impl Authenticator {
     /// Lets in those too who have a token of an outside server for one of these resources.
     pub(crate) fn with_outside(mut self, door: Arc<JwtDoor>, resources: Resources) -> Self {
         if let Door::Guarded(guards) = &mut self.door {
-            guards.outside = Some(Outside { door, resources });
+            let mut by_server: HashMap<Arc<str>, Vec<String>> = HashMap::new();
+            for uri in resources.all_uris() {
+                if let Some(server) = resources.find(&uri).map(|it| it.server) {
+                    let uris = resources.uris(&server);
+                    by_server.insert(server, uris);
+                }
+            }
+            guards.outside = Some(Outside {
+                door,
+                resources: by_server,
+            });
         }
         self
     }
@@ -242,7 +253,10 @@ impl Authenticator {
             return sign_in.check(token, server, now);
         }
         match &guards.outside {
-            Some(outside) => check(&outside.door, token, &outside.resources.uris(server), now),
+            Some(outside) => {
+                let uris = outside.resources.get(server).map_or(&[][..], Vec::as_slice);
+                check(&outside.door, token, uris, now)
+            }
             None => Err(AuthError::Invalid),
         }
     }

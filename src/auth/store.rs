@@ -35,6 +35,10 @@ pub(crate) use key::Key;
 pub(crate) use logins::Login;
 pub(crate) use users::{User, UserRow};
 
+/// For how long the thread that lets time pass may be held up. Writers wait for other processes,
+/// one after the other.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// The database of one state directory. Shared by all threads, which take turns.
 pub(crate) struct Store {
     path: PathBuf,
@@ -77,9 +81,12 @@ impl Store {
     }
 
     /// Whether another process (`mcp-broker user revoke`, say) changed anything since the last
-    /// call, or since the store was opened. What this store changes itself does not count.
+    /// call, or since the store was opened. What this store changes itself does not count. Gives up
+    /// soon where others keep the store busy: the next call says it.
     pub(crate) fn changed_by_others(&self) -> Result<bool, StoreError> {
-        let mut db = self.db.lock();
+        let Some(mut db) = self.db.try_lock_for(PATIENCE) else {
+            return Ok(false);
+        };
         let version = data_version(&db.connection).map_err(|error| self.error(&error))?;
         Ok(std::mem::replace(&mut db.version, version) != version)
     }

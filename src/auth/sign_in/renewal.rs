@@ -361,3 +361,6 @@ fn trouble(why: StoreError) -> UpstreamError {
     log::error!("sign-in: {why}");
     UpstreamError::TryAgain("the broker's own store is in trouble".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,6 +96,9 @@ impl SignIn {
         match store(&new) {
             Ok(issued) => {
                 self.entered(&issued, readings);
+                // No token outlives its grant.
+                let left = issued.grant.expires.duration_since(now);
+                let lifetime = lifetime.min(left.unwrap_or_default());
                 Ok(token_response(
                     &access,
                     &refresh,
