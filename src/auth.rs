@@ -4,8 +4,9 @@
 //!
 //! `tokens` is the file of static tokens · `sign_in` ties together what lets users sign in here:
 //! the rules of `oauth`, the rows of `store`, the provider of `upstream` · `jwt` are the tokens of
-//! an outside authorization server · `web` asks others over HTTPS · `credentials` is what children
-//! get of a user's own · `command` is `mcp-broker token`.
+//! an outside authorization server · `web` asks others over HTTPS · `credentials` is what
+//! children get of a user's own · `command` is `mcp-broker token`, `people` are `user` and
+//! `client`.
 
 mod command;
 mod credentials;
@@ -13,6 +14,7 @@ mod credentials;
 pub(crate) mod fuzz;
 pub(crate) mod jwt;
 pub(crate) mod oauth;
+mod people;
 pub(crate) mod sign_in;
 pub(crate) mod store;
 #[cfg(test)]
@@ -33,6 +35,7 @@ use parking_lot::{Mutex, RwLock};
 pub(crate) use command::{TokenAction, run_token_command};
 pub(crate) use credentials::{CredentialError, Credentials, Lease, LeaseState, NoCredentials};
 pub(crate) use jwt::Algorithm as JwtAlgorithm;
+pub(crate) use people::{People, PeopleAction, run_people_command};
 pub(crate) use tokens::{TokenError, TokenStore};
 pub(crate) use upkeep::Upkeep;
 
@@ -166,7 +169,8 @@ struct Guards {
 /// An outside authorization server.
 struct Outside {
     door: Arc<JwtDoor>,
-    resources: Resources,
+    /// The URIs of each server.
+    resources: HashMap<Arc<str>, Vec<String>>,
 }
 
 impl Authenticator {
@@ -194,7 +198,17 @@ impl Authenticator {
     /// Lets in those too who have a token of an outside server for one of these resources.
     pub(crate) fn with_outside(mut self, door: Arc<JwtDoor>, resources: Resources) -> Self {
         if let Door::Guarded(guards) = &mut self.door {
-            guards.outside = Some(Outside { door, resources });
+            let mut by_server: HashMap<Arc<str>, Vec<String>> = HashMap::new();
+            for uri in resources.all_uris() {
+                if let Some(server) = resources.find(&uri).map(|it| it.server) {
+                    let uris = resources.uris(&server);
+                    by_server.insert(server, uris);
+                }
+            }
+            guards.outside = Some(Outside {
+                door,
+                resources: by_server,
+            });
         }
         self
     }
@@ -239,7 +253,10 @@ impl Authenticator {
             return sign_in.check(token, server, now);
         }
         match &guards.outside {
-            Some(outside) => check(&outside.door, token, &outside.resources.uris(server), now),
+            Some(outside) => {
+                let uris = outside.resources.get(server).map_or(&[][..], Vec::as_slice);
+                check(&outside.door, token, uris, now)
+            }
             None => Err(AuthError::Invalid),
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::config::{SETTINGS, Shape, nearest, units};
 
-pub(crate) use crate::auth::TokenAction;
+pub(crate) use crate::auth::{People, PeopleAction, TokenAction};
 pub(crate) use crate::config::ServeArgs;
 
 /// All there is to say about the command line; the README has the same text.
@@ -25,16 +25,24 @@ Usage:
   mcp-broker token add NAME [--env KEY[=VALUE]]... [--expires TIME] [--state-dir DIR]
   mcp-broker token list [--state-dir DIR]
   mcp-broker token revoke NAME [--state-dir DIR]
+  mcp-broker user list [--state-dir DIR]
+  mcp-broker user revoke NAME [--state-dir DIR]
+  mcp-broker client list [--state-dir DIR]
+  mcp-broker client revoke NAME [--state-dir DIR]
   mcp-broker demo-server
   mcp-broker --help | --version
 
 Commands:
-  serve         serve the servers of --config, or COMMAND, or a small demo server
-  check         read the configuration, start each server and print what it offers
-  token add     make a token and print it; this is the only time that it is shown
-  token list    name the tokens: when made, when they expire, the keys of their env
-  token revoke  take a token away; a running broker ends its sessions
-  demo-server   be the demo server, on stdin and stdout
+  serve          serve the servers of --config, or COMMAND, or a small demo server
+  check          read the configuration, start each server and print what it offers
+  token add      make a token and print it; this is the only time that it is shown
+  token list     name the tokens: when made, when they expire, the keys of their env
+  token revoke   take a token away; a running broker ends its sessions
+  user list      name those who signed in, and when a client of theirs was last active
+  user revoke    sign a user out everywhere; a running broker ends their sessions
+  client list    name the clients that users let in, or that registered themselves
+  client revoke  sign everybody out of a client; a running broker ends its sessions
+  demo-server    be the demo server, on stdin and stdout
 
 Options of serve and check (all but --config can stand in the file, under \"broker\"):
   --config FILE               read FILE: JSON with \"mcpServers\" as MCP clients have it
@@ -62,6 +70,7 @@ Options of token:
   --expires TIME              end the token after TIME [never]
   --state-dir DIR             as above
 
+NAME is a token's, a user's or a client's; for users and clients also the ID of the list.
 TIME is a number with s, m, h or d (30m), SIZE one with KiB or MiB (4MiB).
 Exit status: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
 ";
@@ -73,6 +82,11 @@ pub(crate) enum Command {
     Token {
         state_dir: Option<PathBuf>,
         action: TokenAction,
+    },
+    People {
+        who: People,
+        state_dir: Option<PathBuf>,
+        action: PeopleAction,
     },
     Check {
         overrides: ServeArgs,
@@ -87,8 +101,9 @@ pub(crate) enum Command {
 #[derive(Debug, PartialEq)]
 pub(crate) struct UsageError(String);
 
-const COMMANDS: [&str; 4] = ["serve", "check", "token", "demo-server"];
+const COMMANDS: [&str; 6] = ["serve", "check", "token", "user", "client", "demo-server"];
 const TOKEN_COMMANDS: [&str; 3] = ["add", "list", "revoke"];
+const PEOPLE_COMMANDS: [&str; 2] = ["list", "revoke"];
 const EXPIRES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(3650 * 24);
 
 /// Understands the arguments, those after the program's own name. None at all is a call for help.
@@ -102,6 +117,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
         "serve" => serve(rest, Command::Serve),
         "check" => serve(rest, |overrides| Command::Check { overrides }),
         "token" => token(rest),
+        "user" => people(People::Users, rest),
+        "client" => people(People::Clients, rest),
         "demo-server" => match scan(rest, &Syntax::default())? {
             Some(_) => Ok(Command::DemoServer),
             None => Ok(Command::Help(HELP)),
@@ -195,6 +212,37 @@ fn token(args: &[String]) -> Result<Command, UsageError> {
         _ => TokenAction::List,
     };
     Ok(Command::Token { state_dir, action })
+}
+
+fn people(who: People, args: &[String]) -> Result<Command, UsageError> {
+    let Some((which, args)) = args.split_first() else {
+        return Err(UsageError(format!("{who} needs one of list, revoke")));
+    };
+    let words = match which.as_str() {
+        "list" => 0,
+        "revoke" => 1,
+        "--help" | "-h" => return Ok(Command::Help(HELP)),
+        other => return Err(unknown(&format!("{who} command"), other, PEOPLE_COMMANDS)),
+    };
+    let syntax = Syntax {
+        options: vec![("--state-dir", Takes::One)],
+        words,
+        program: false,
+    };
+    let Some(mut found) = scan(args, &syntax)? else {
+        return Ok(Command::Help(HELP));
+    };
+    let state_dir = found.options.first().map(|(name, dir)| path(name, dir));
+    let action = match (words, found.words.pop()) {
+        (0, _) => PeopleAction::List,
+        (_, Some(name)) => PeopleAction::Revoke { name },
+        (_, None) => return Err(UsageError(format!("{who} revoke needs a NAME"))),
+    };
+    Ok(Command::People {
+        who,
+        state_dir: state_dir.transpose()?,
+        action,
+    })
 }
 
 /// A key, and its value if that is not to come from the environment.

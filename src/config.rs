@@ -34,9 +34,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use address::{Listen, PublicUrl};
-pub(crate) use auth::{
-    Allow, AllowSubjects, AuthConfig, AuthKind, JwtConfig, Secret, UpstreamConfig, UpstreamKind,
-};
+pub(crate) use auth::{AuthConfig, AuthKind, JwtConfig, UpstreamConfig, UpstreamKind};
 pub(crate) use nearest::nearest;
 pub(crate) use run_as::RunAs;
 pub(crate) use server_options::{EraChoice, OnRefresh, ServerOptions};

@@ -135,7 +135,8 @@ impl App {
     pub(crate) fn stop(&self, server: &tiny_http::Server) {
         self.stopping.store(true, Ordering::Release);
         server.unblock();
-        self.servants.join_all();
+        // Each of those that wait might wait for the provider, too.
+        self.servants.stop();
         self.openers.join_all();
         self.refusers.join_all();
         self.scrapes.join_all();

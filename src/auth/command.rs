@@ -104,7 +104,7 @@ fn print_list(records: &[TokenRecord], now: SystemTime, out: &mut dyn Write) -> 
 
 /// RFC 3339, in UTC and whole seconds. Counts whole spans of the Gregorian calendar off, the year
 /// beginning in March so that the leap day is its last.
-fn utc(time: SystemTime) -> String {
+pub(super) fn utc(time: SystemTime) -> String {
     const DAYS_TO_1970: u64 = 719_468; // from 0000-03-01
     let (days, second) = (
         seconds(time) / 86_400 + DAYS_TO_1970,

@@ -114,11 +114,6 @@ impl JwtDoor {
         }
     }
 
-    /// Whether [`Self::tick`] would fetch.
-    pub(crate) fn is_due(&self, now: SystemTime) -> bool {
-        self.keys.is_due(now)
-    }
-
     /// Fetches keys that are old, or none yet, so that no request has to wait for it. For a thread
     /// that may wait; at any interval.
     pub(crate) fn tick(&self, now: SystemTime) {

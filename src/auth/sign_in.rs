@@ -8,9 +8,11 @@
 mod authorize;
 mod clients;
 mod renewal;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use super::oauth::{self, Hash, Resources};
-use super::store::{Key, LiveAccess, Store, StoreError};
+use super::store::{Issued, Key, LiveAccess, Store, StoreError};
 use super::upstream::Upstream;
 use super::web::Documents;
 use super::{AuthError, Principal};
@@ -56,12 +58,27 @@ pub(crate) struct SignIn {
 struct View {
     access: HashMap<Hash, Access>,
     /// Those that ever let anybody in since the start, by their ids.
-    grants: HashMap<Arc<str>, Principal>,
+    grants: HashMap<Arc<str>, Known>,
     /// Changes with each change here: who has read the store before begins again.
     version: u64,
-    /// How often the store was read: what was issued before, and is not here yet, may be revoked.
-    reloads: u64,
+    /// How often the store was read.
+    readings: u64,
+    /// The store is known to say something else.
+    is_stale: bool,
     reloaded: Option<SystemTime>,
+}
+
+/// What the store has in force.
+struct Reading {
+    /// Of the view, before it was read.
+    version: u64,
+    ids: HashSet<Arc<str>>,
+    live: Vec<LiveAccess>,
+}
+
+struct Known {
+    principal: Principal,
+    expires: SystemTime,
 }
 
 struct Access {
@@ -132,6 +149,7 @@ impl SignIn {
     pub(super) fn refresh(&self, now: SystemTime) -> Vec<Principal> {
         let result = match self.store.changed_by_others() {
             Ok(true) => self.reload(now),
+            Ok(false) if self.view.read().is_behind(now) => self.reload(now),
             Ok(false) => self.purge(now),
             Err(error) => Err(error),
         };
@@ -156,62 +174,98 @@ impl SignIn {
         self.reload(now)
     }
 
-    /// Reads what is in force, and notes which grants no longer are.
+    /// Reads what is in force, and notes which grants no longer are. If it fails,
+    /// [`Self::refresh`] tries again: nobody else will say once more that something changed.
     fn reload(&self, now: SystemTime) -> Result<(), StoreError> {
+        {
+            let mut view = self.view.write();
+            view.is_stale = true;
+            view.version += 1; // who is reading just now may not have seen why
+        }
         // What is issued or revoked meanwhile may be missing in what was read.
         while !self.try_reload(now)? {}
         Ok(())
     }
 
-    /// False if something was issued while the store was read.
+    /// False if something was issued or revoked while the store was read.
     fn try_reload(&self, now: SystemTime) -> Result<bool, StoreError> {
-        let version = self.view.read().version;
-        let ids = self.store.grant_ids(now)?;
-        let live = self.store.live_access(now)?;
-        let access: HashMap<_, _> = live.iter().map(|it| (it.hash, Access::new(it))).collect();
+        let reading = self.read(now)?;
+        Ok(self.take_over(&reading, now))
+    }
+
+    fn read(&self, now: SystemTime) -> Result<Reading, StoreError> {
+        let mut reading = Reading {
+            version: self.view.read().version,
+            ids: self.store.grant_ids(now)?,
+            live: self.store.live_access(now)?,
+        };
+        // Whoever signed in at another provider than the one that is configured now is a stranger.
+        let issuer = self.options.upstream.issuer();
+        reading.live.retain(|it| *it.issuer == *issuer);
+        Ok(reading)
+    }
+
+    fn take_over(&self, reading: &Reading, now: SystemTime) -> bool {
+        let entry = |it: &LiveAccess| (it.hash, Access::new(it));
+        let access: HashMap<_, _> = reading.live.iter().map(entry).collect();
         let gone: Vec<Principal> = {
             let mut view = self.view.write();
-            if view.version != version {
-                return Ok(false);
+            if view.version != reading.version {
+                return false;
             }
-            let gone = view.grants.extract_if(|id, _| !ids.contains(id));
-            let gone = gone.map(|(_, principal)| principal).collect();
-            for it in access.values() {
-                view.know(&it.principal);
+            let gone = view
+                .grants
+                .extract_if(|id, _| !reading.ids.contains(id))
+                .map(|(_, known)| known.principal)
+                .collect();
+            for it in &reading.live {
+                if let Some(access) = access.get(&it.hash) {
+                    view.know(it, &access.principal);
+                }
             }
             view.version += 1;
-            view.reloads += 1;
+            view.readings += 1;
+            view.is_stale = false;
             view.access = access;
             view.reloaded = Some(now);
             gone
         };
         self.ended.lock().extend(gone);
-        Ok(true)
+        true
+    }
+
+    /// How often the store was read until now: for [`Self::entered`], before tokens are issued.
+    fn readings(&self) -> u64 {
+        self.view.read().readings
+    }
+
+    /// Tokens were issued, and are on disk. If the store was read since `readings`, it may have
+    /// been without a grant that was revoked at once: then it is read once more, soon.
+    fn entered(&self, issued: &Issued, readings: u64) {
+        let access = Access::new(&issued.live);
+        let mut view = self.view.write();
+        view.version += 1;
+        view.is_stale |= view.readings != readings;
+        for hash in &issued.dropped {
+            view.access.remove(hash);
+        }
+        view.know(&issued.live, &access.principal);
+        view.access.insert(issued.live.hash, access);
     }
 }
 
 impl View {
-    /// Tokens were issued, and are on disk. False, and nothing done, if the store was read since
-    /// there were so many `reloads`: whoever did may know that they are revoked already.
-    #[must_use]
-    fn enter(&mut self, live: &LiveAccess, dropped: &[Hash], reloads: u64) -> bool {
-        if self.reloads != reloads {
-            return false;
-        }
-        let access = Access::new(live);
-        self.version += 1;
-        for hash in dropped {
-            self.access.remove(hash);
-        }
-        self.know(&access.principal);
-        self.access.insert(live.hash, access);
-        true
+    fn know(&mut self, live: &LiveAccess, principal: &Principal) {
+        let known = Known {
+            principal: principal.clone(),
+            expires: live.grant_expires,
+        };
+        self.grants.insert(Arc::clone(&live.grant), known);
     }
 
-    fn know(&mut self, principal: &Principal) {
-        if let Some(grant) = &principal.grant {
-            self.grants.insert(Arc::clone(grant), principal.clone());
-        }
+    /// Whether the store has to be read, though nobody else changed it.
+    fn is_behind(&self, now: SystemTime) -> bool {
+        self.is_stale || self.grants.values().any(|it| it.expires <= now)
     }
 }
 
@@ -229,41 +283,5 @@ impl Access {
             server: Arc::clone(&live.resource.server),
             expires: live.expires,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_revoked_before_it_was_entered_stays_out() {
-        let resources = Resources::new("http://127.0.0.1", &["a".into()]);
-        let live = LiveAccess {
-            hash: oauth::hash("mcpa_x"),
-            grant: "grant".into(),
-            issuer: "https://git.example".into(),
-            subject: "1".into(),
-            name: "alice".into(),
-            email: None,
-            client_id: "client".into(),
-            resource: resources.only().unwrap(),
-            scope: "mcp".into(),
-            expires: SystemTime::UNIX_EPOCH,
-        };
-        let mut view = View::default();
-        let before = view.reloads;
-        view.reloads += 1;
-        assert!(!view.enter(&live, &[], before));
-        assert!(view.access.is_empty() && view.grants.is_empty());
-        assert!(view.enter(&live, &[], view.reloads));
-        assert!(view.access.contains_key(&live.hash));
-        // What is dropped for it goes.
-        let next = LiveAccess {
-            hash: oauth::hash("mcpa_y"),
-            ..live.clone()
-        };
-        assert!(view.enter(&next, &[live.hash], view.reloads));
-        assert_eq!(view.access.keys().collect::<Vec<_>>(), [&next.hash]);
     }
 }

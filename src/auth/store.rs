@@ -18,7 +18,7 @@ mod purge;
 mod refresh;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -28,12 +28,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-pub(crate) use clients::{ClientRow, MAX_CLIENTS};
+pub(crate) use clients::ClientRow;
 pub(crate) use error::{RedeemError, StoreError};
 pub(crate) use grants::{CodeRow, GrantRow, Issued, LiveAccess, NewGrant, NewTokens};
 pub(crate) use key::Key;
 pub(crate) use logins::Login;
 pub(crate) use users::{User, UserRow};
+
+/// For how long the thread that lets time pass may be held up. Writers wait for other processes,
+/// one after the other.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The database of one state directory. Shared by all threads, which take turns.
 pub(crate) struct Store {
@@ -63,10 +67,26 @@ impl Store {
         Ok(Self { path, key, db })
     }
 
+    /// Opens the database with the key that is there. `None`: there is no database, and none is
+    /// made.
+    pub(crate) fn open_existing(
+        state_dir: &Path,
+        credentials_dir: Option<&Path>,
+    ) -> Result<Option<Self>, StoreError> {
+        if !schema::exists(state_dir)? {
+            return Ok(None);
+        }
+        let key = Key::load_or_create(state_dir, credentials_dir)?;
+        Self::open(state_dir, Arc::new(key)).map(Some)
+    }
+
     /// Whether another process (`mcp-broker user revoke`, say) changed anything since the last
-    /// call, or since the store was opened. What this store changes itself does not count.
+    /// call, or since the store was opened. What this store changes itself does not count. Gives up
+    /// soon where others keep the store busy: the next call says it.
     pub(crate) fn changed_by_others(&self) -> Result<bool, StoreError> {
-        let mut db = self.db.lock();
+        let Some(mut db) = self.db.try_lock_for(PATIENCE) else {
+            return Ok(false);
+        };
         let version = data_version(&db.connection).map_err(|error| self.error(&error))?;
         Ok(std::mem::replace(&mut db.version, version) != version)
     }

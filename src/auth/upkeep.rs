@@ -1,6 +1,7 @@
 //! The thread that sees to what grows old: children's tokens, an outside server's keys.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -34,7 +35,8 @@ impl Upkeep {
 
 fn run(tend: &dyn Fn(SystemTime), stopped: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
-        tend(SystemTime::now());
+        // The panic has been logged by the hook; the next round may go better.
+        let _ = catch_unwind(AssertUnwindSafe(|| tend(SystemTime::now())));
     }
 }
 
@@ -42,5 +44,23 @@ impl Drop for Upkeep {
     fn drop(&mut self) {
         self.stop = None;
         drop(self.thread.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The client library panics where the system has no thread left for it.
+    #[test]
+    fn a_panic_is_not_the_end() {
+        let (count, counted) = crossbeam_channel::unbounded();
+        let _upkeep = Upkeep::start(move |now| {
+            count.send(now).unwrap();
+            panic!("on purpose");
+        });
+        for _ in 0..2 {
+            counted.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
     }
 }

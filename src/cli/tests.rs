@@ -22,6 +22,8 @@ fn plain_command_lines() {
     check("serve --config x --help", Command::Help(HELP));
     check("token --help", Command::Help(HELP));
     check("token add --help", Command::Help(HELP));
+    check("user --help", Command::Help(HELP));
+    check("client revoke x -h", Command::Help(HELP));
     check("demo-server --help", Command::Help(HELP));
     check("--version", Command::Version);
     check("-V", Command::Version);
@@ -80,6 +82,23 @@ fn token_commands() {
 
 #[test]
 #[rustfmt::skip] // one case a line
+fn user_and_client_commands() {
+    let check = |line: &str, state_dir: Option<&str>, action: fn() -> PeopleAction| {
+        for (word, who) in [("user", People::Users), ("client", People::Clients)] {
+            let state_dir = state_dir.map(PathBuf::from);
+            let expected = Command::People { who, state_dir, action: action() };
+            assert_eq!(run(&format!("{word} {line}")), Ok(expected), "{word} {line}");
+        }
+    };
+    let revoke = || PeopleAction::Revoke { name: "https://a.example#1".to_owned() };
+    check("list", None, || PeopleAction::List);
+    check("list --state-dir /s", Some("/s"), || PeopleAction::List);
+    check("revoke https://a.example#1", None, revoke);
+    check("revoke --state-dir=/s https://a.example#1", Some("/s"), revoke);
+}
+
+#[test]
+#[rustfmt::skip] // one case a line
 fn wrong_command_lines() {
     let check = |line: &str, expected: &str| {
         assert_eq!(run(line), Err(format!("{expected} (try mcp-broker --help)")), "{line}");
@@ -117,6 +136,16 @@ fn wrong_command_lines() {
     check("token add alice --expires soon", &format!("--expires: \"soon\" is not a time: {form}"));
     check("token add alice --expires 0", "--expires: 0 is not between 1s and 3650d");
     check("token list --env A=1", "unknown option --env");
+    check("uesr list", "unknown command uesr, did you mean user?");
+    check("user", "user needs one of list, revoke");
+    check("client", "client needs one of list, revoke");
+    check("user add alice", "unknown user command add");
+    check("client lsit", "unknown client command lsit, did you mean list?");
+    check("client revoke", "client revoke needs a NAME");
+    check("user revoke alice bob", "unexpected argument \"bob\"");
+    check("user list alice", "unexpected argument \"alice\"");
+    check("user list --state-dir=", "--state-dir needs a path");
+    check("client list --expires 1d", "unknown option --expires");
     check("token revoke alice --expires 1d", "unknown option --expires");
 }
 

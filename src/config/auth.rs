@@ -55,7 +55,7 @@ pub(crate) struct UpstreamConfig {
     /// What people call it.
     pub(crate) name: String,
     pub(crate) allow: Allow,
-    /// Certificates that are trusted besides the usual ones, PEM. Not yet read.
+    /// Certificates that are trusted instead of the usual ones, PEM. Not yet read.
     pub(crate) ca_file: Option<PathBuf>,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct JwtConfig {
     /// What a token's scope must contain. Empty: nothing.
     pub(crate) scopes: Vec<String>,
     pub(crate) allow: AllowSubjects,
-    /// Certificates that are trusted besides the usual ones, PEM. Not yet read.
+    /// Certificates that are trusted instead of the usual ones, PEM. Not yet read.
     pub(crate) ca_file: Option<PathBuf>,
 }
 

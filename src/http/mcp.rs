@@ -29,7 +29,8 @@ pub(super) fn serve(
     mut face: Face,
     server: &Arc<str>,
 ) {
-    face.challenge = app.protected.as_ref().map(|it| it.challenge(request.url()));
+    let protected = app.protected.as_ref();
+    face.challenge = protected.and_then(|it| it.challenge(request.url()));
     let authorization = incoming.authorization.as_deref();
     match app
         .authenticator

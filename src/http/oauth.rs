@@ -78,10 +78,10 @@ impl Protected {
     /// The fields of a challenge for a path of the MCP endpoint (RFC 9728, section 5.1), after
     /// `Bearer realm`. The scope is all that there is (2025-11-25, authorization, "Scope Selection
     /// Strategy").
-    pub(super) fn challenge(&self, url: &str) -> Arc<str> {
+    pub(super) fn challenge(&self, url: &str) -> Option<Arc<str>> {
         let path = url.split('?').next().unwrap_or(url);
         let known = self.challenges.iter().find(|(it, _)| it == path);
-        known.map_or_else(|| "".into(), |(_, challenge)| Arc::clone(challenge))
+        known.map(|(_, challenge)| Arc::clone(challenge))
     }
 
     /// RFC 9728, section 3.3: the document of a path is about that very path.
@@ -239,7 +239,9 @@ fn check(app: &App, endpoint: &Endpoint, incoming: &Incoming) -> Option<Answer> 
     if endpoint.is_for_programs() {
         return None;
     }
-    app.policy.check_origin(incoming.origin.as_deref()).err()
+    let is_foreign = app.policy.check_origin(incoming.origin.as_deref()).is_err();
+    let sign_in = app.protected.as_ref()?.sign_in.as_ref()?;
+    is_foreign.then(|| Answer::Rendered(browser::foreign(sign_in)))
 }
 
 /// Serves a request to a server once its token is checked.

@@ -108,8 +108,16 @@ impl<J: Send + 'static> Workers<J> {
         next
     }
 
+    /// Waits for the jobs that were begun and those that wait.
     pub(super) fn join_all(&self) {
         let threads = std::mem::take(&mut self.state.lock().threads);
         drop(threads);
+    }
+
+    /// Waits for the jobs that were begun, and drops those that wait.
+    pub(super) fn stop(&self) {
+        let queue = std::mem::take(&mut self.state.lock().queue);
+        drop(queue);
+        self.join_all();
     }
 }

@@ -27,6 +27,8 @@ fn help_and_version_go_to_stdout() {
     for word in [
         "serve",
         "token add",
+        "user revoke",
+        "client list",
         "check",
         "demo-server",
         "--listen",
@@ -37,6 +39,8 @@ fn help_and_version_go_to_stdout() {
     for args in [
         &["serve", "--help"][..],
         &["token", "add", "-h"],
+        &["user", "-h"],
+        &["client", "revoke", "--help"],
         &["check", "-h"],
         &[],
     ] {
@@ -68,6 +72,8 @@ fn a_command_line_that_makes_no_sense_ends_with_2() {
     check(&["serve", "--no-auth=yes"], &["--no-auth"]);
     check(&["token", "ad", "x"], &["ad", "add"]);
     check(&["token"], &["add", "list", "revoke"]);
+    check(&["user"], &["list", "revoke"]);
+    check(&["client", "revoke"], &["client revoke", "NAME"]);
 }
 
 #[test]
@@ -95,6 +101,23 @@ fn a_wrong_configuration_ends_with_78_and_names_file_and_line() {
     let missing = missing.to_str().unwrap();
     let missing_run = run(&["serve", "--config", missing]);
     assert_complaint(&missing_run, 78, &[missing, "No such file"]);
+}
+
+/// What they do where somebody has signed in is tested beside them.
+#[test]
+fn user_and_client_make_nothing_where_nobody_signed_in() {
+    let dir = TempDir::new();
+    let state = dir.path().join("state");
+    let state = state.to_str().unwrap();
+    for who in ["user", "client"] {
+        let list = run(&[who, "list", "--state-dir", state]);
+        assert_eq!((list.code, list.stderr.as_str()), (Some(0), ""));
+        assert!(list.stdout.starts_with("NAME "), "{list:?}");
+        assert_eq!(list.stdout.lines().count(), 1, "{list:?}");
+        let revoke = run(&[who, "revoke", "alice", "--state-dir", state]);
+        assert_complaint(&revoke, 1, &[state, "nobody has signed in"]);
+        assert!(fs::metadata(state).is_err(), "{state} was made");
+    }
 }
 
 #[test]

@@ -61,6 +61,23 @@ pub(crate) enum Refusal {
     Redirect(String),
 }
 
+impl Refusal {
+    /// The same for the person at the browser.
+    pub(crate) fn into_page(self) -> PageError {
+        let location = match self {
+            Self::Page(page) => return page,
+            Self::Redirect(location) => location,
+        };
+        let query = location.split_once('?').map_or("", |(_, query)| query);
+        let told = form_urlencoded::parse(query.as_bytes());
+        // What comes first may be the address's own.
+        let why = told.filter(|(name, _)| name == "error_description").last();
+        let why = why.map_or_else(Default::default, |(_, why)| why);
+        let what = format!("The application's request cannot be granted: {why}.");
+        PageError::new(what, TELL_MAKER)
+    }
+}
+
 /// What the browser brought, before the client is known.
 pub(crate) struct Asked {
     pub(crate) client_id: String,

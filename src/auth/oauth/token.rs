@@ -132,17 +132,7 @@ pub(crate) enum TokenRequest {
         client: ClientProof,
         refresh_token: String,
         resource: Option<String>,
-        /// Nothing depends on it, as there is but one scope to have.
-        scope: Option<String>,
     },
-}
-
-impl TokenRequest {
-    pub(crate) fn client(&self) -> &ClientProof {
-        match self {
-            Self::Code { client, .. } | Self::Refresh { client, .. } => client,
-        }
-    }
 }
 
 /// What a client wants to be forgotten (RFC 7009). Which kind of token it is shows in the token.
@@ -172,12 +162,15 @@ pub(crate) fn read_token_request(
             verifier: form.needed("code_verifier", MAX_SHORT)?,
             resource,
         },
-        _ => TokenRequest::Refresh {
-            client,
-            refresh_token: form.needed("refresh_token", MAX_SHORT)?,
-            resource,
-            scope: form.one("scope", MAX_SHORT)?,
-        },
+        _ => {
+            // Nothing depends on it, as there is but one scope to have.
+            form.one("scope", MAX_SHORT)?;
+            TokenRequest::Refresh {
+                client,
+                refresh_token: form.needed("refresh_token", MAX_SHORT)?,
+                resource,
+            }
+        }
     })
 }
 

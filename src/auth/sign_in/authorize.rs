@@ -17,7 +17,8 @@ use sha2::{Digest, Sha256};
 use super::SignIn;
 use super::clients::NoClient;
 use crate::auth::oauth::authorize::{self, PageError, Refusal, Request};
-use crate::auth::oauth::{self, Client, Hash};
+use crate::auth::oauth::client::pinned;
+use crate::auth::oauth::{self, Client, Hash, redirect};
 use crate::auth::store::{Login, NewGrant, StoreError, User};
 use crate::auth::upstream::{SignedIn, UpstreamError};
 
@@ -102,8 +103,8 @@ impl SignIn {
         let client = client.map_err(|why| Err(Problem::from(why)))?;
         let request = asked.check(&client, &self.options.resources);
         let request = request.map_err(|why| match why {
-            Refusal::Page(why) => Err(Problem::Request(why)),
-            Refusal::Redirect(location) => Ok(location),
+            Refusal::Redirect(location) if is_trusted(&client, &location) => Ok(location),
+            why => Err(Problem::Request(why.into_page())),
         })?;
         let cookie = match cookie.filter(|it| is_ours(it)) {
             // Pages in two tabs are both good.
@@ -263,8 +264,13 @@ impl SignIn {
             name: who.name,
             email: who.email,
         };
-        self.store.save_user(&user, &who.tokens, now)?;
-        self.renewals.replaced(&user.issuer, &user.subject);
+        let key = (user.issuer.as_str().into(), user.subject.as_str().into());
+        {
+            // What a refresh under way brings is older than this.
+            let _flight = self.renewals.alone(&key);
+            self.store.save_user(&user, &who.tokens, now)?;
+            self.renewals.replaced(&key);
+        }
         let code = oauth::mint("mcpc_").map_err(Problem::Random)?;
         let id = oauth::mint("").map_err(Problem::Random)?;
         let grant = NewGrant {
@@ -315,6 +321,14 @@ impl SignIn {
     pub(crate) fn callback_uri(&self) -> String {
         format!("{}/oauth/callback", self.options.resources.issuer())
     }
+}
+
+/// Whether a browser may be sent there although nobody has agreed to anything. Anybody can register
+/// a client, or have a document, with any address: a link to us shall not lead there by itself (S10,
+/// S11; OAuth 2.1, section 7.12.2).
+fn is_trusted(client: &Client, location: &str) -> bool {
+    let address = location.split('?').next().unwrap_or_default();
+    pinned(&client.id).is_some() || redirect::is_loopback(address)
 }
 
 /// Two logins at a time in one browser have a cookie each.
@@ -382,5 +396,51 @@ impl fmt::Display for Problem {
             Self::Store(why) => why.fmt(f),
             Self::Random(why) => write!(f, "the operating system gave no random numbers: {why}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::oauth::ClientAuth;
+    use crate::auth::oauth::ClientKind;
+
+    /// S10, S11: of whom a browser is sent away from, unasked.
+    #[test]
+    fn nobody_is_sent_to_a_strangers_address_by_an_error() {
+        let claude = "https://claude.ai/oauth/mcp-oauth-client-metadata";
+        let long = format!(
+            "http://127.0.0.1:4444/cb?error=x&state={}",
+            "s".repeat(2048)
+        );
+        for (id, location, expected) in [
+            ("client-x", "https://app.example/cb?error=x", false),
+            ("client-x", "com.example.app:/cb?error=x", false),
+            (
+                "https://app.example/c.json",
+                "https://app.example/cb?error=x",
+                false,
+            ),
+            ("https://app.example/c.json", &*long, true),
+            ("client-x", "http://localhost/cb?error=x", true),
+            (
+                claude,
+                "https://claude.ai/api/mcp/auth_callback?error=x",
+                true,
+            ),
+        ] {
+            let client = Client {
+                id: id.to_owned(),
+                name: "A client".to_owned(),
+                redirect_uris: Vec::new(),
+                auth: ClientAuth::None,
+                kind: ClientKind::Registered,
+            };
+            assert_eq!(is_trusted(&client, location), expected, "{id} {location}");
+        }
+        let told =
+            "https://a.example/?error_description=theirs&error=e&error_description=ours+it+is";
+        let page = Refusal::Redirect(told.to_owned()).into_page();
+        assert!(page.what.ends_with(": ours it is."), "{}", page.what);
     }
 }

@@ -62,7 +62,6 @@ impl SignIn {
                 client,
                 refresh_token,
                 resource,
-                ..
             } => {
                 let client = self.prove(&client)?;
                 let hash = oauth::hash(&refresh_token);
@@ -93,14 +92,13 @@ impl SignIn {
             access_expires: now + lifetime,
             refresh: oauth::hash(&refresh),
         };
-        let reloads = self.view.read().reloads;
+        let readings = self.readings();
         match store(&new) {
             Ok(issued) => {
-                let Issued { live, dropped, .. } = &issued;
-                let is_entered = self.view.write().enter(live, dropped, reloads);
-                if !is_entered {
-                    self.reload(now)?;
-                }
+                self.entered(&issued, readings);
+                // No token outlives its grant.
+                let left = issued.grant.expires.duration_since(now);
+                let lifetime = lifetime.min(left.unwrap_or_default());
                 Ok(token_response(
                     &access,
                     &refresh,

@@ -1,5 +1,7 @@
 //! Clients that registered themselves (RFC 7591). Anybody may, so there are at most
 //! [`MAX_CLIENTS`], and those that never came to be used make room.
+//!
+//! To refuse newcomers instead would let a flood keep everybody out who has not registered yet.
 
 use std::time::SystemTime;
 
@@ -11,7 +13,7 @@ use super::{Store, count, purge, seconds, time};
 use crate::auth::oauth::{Client, ClientAuth, ClientKind, Hash};
 
 /// How many clients may be registered at once.
-pub(crate) const MAX_CLIENTS: usize = 1000;
+pub(super) const MAX_CLIENTS: usize = 1000;
 
 /// A line of `mcp-broker client list`.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ impl Store {
     /// Keeps a client that registered itself.
     ///
     /// # Errors
-    /// [`StoreError::TooMany`] if there are too many that are in use or not a day old.
+    /// [`StoreError::TooMany`] if there are too many that have a grant.
     pub(crate) fn add_client(&self, client: &Client, now: SystemTime) -> Result<(), StoreError> {
         let secret: Option<Hash> = match &client.auth {
             ClientAuth::None => None,
@@ -117,11 +119,18 @@ impl Store {
     }
 }
 
-/// Whether one more may be kept; if there are too many, those go first that were never used.
+/// Whether one more may be kept. If there are too many, one goes that has no grant: the oldest that
+/// was never used, else the one that was not used for longest.
 fn has_room(tx: &Transaction<'_>, now: SystemTime) -> rusqlite::Result<bool> {
     const COUNT: &str = "SELECT count(*) FROM clients";
+    const ONE: &str = "DELETE FROM clients WHERE id = (SELECT id FROM clients
+        WHERE id NOT IN (SELECT client_id FROM grants)
+        ORDER BY used IS NOT NULL, coalesce(used, created) LIMIT 1)";
     if count(tx, COUNT)? >= MAX_CLIENTS {
         purge::clients(tx, now)?;
+    }
+    if count(tx, COUNT)? >= MAX_CLIENTS {
+        tx.execute(ONE, [])?;
     }
     Ok(count(tx, COUNT)? < MAX_CLIENTS)
 }

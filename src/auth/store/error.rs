@@ -121,7 +121,8 @@ impl fmt::Display for StoreError {
             Self::Key { path, why } => write!(f, "{}: the key {why}", path.display()),
             Self::KeyMissing { path } => write!(
                 f,
-                "{}: the key of the database beside it is missing: restore it, or move broker.db \
+                "{}: the key of the database beside it is missing: restore it, or set \
+                 CREDENTIALS_DIRECTORY where mcp-broker.key is a credential, or move broker.db \
                  away, then everybody signs in again",
                 path.display()
             ),

@@ -55,10 +55,8 @@ pub(crate) struct GrantRow {
     pub(crate) issuer: Arc<str>,
     pub(crate) subject: Arc<str>,
     pub(crate) client_id: Arc<str>,
-    pub(crate) client_name: String,
     pub(crate) resource: Resource,
     pub(crate) scope: Arc<str>,
-    pub(crate) created: SystemTime,
     pub(crate) expires: SystemTime,
 }
 
@@ -79,10 +77,11 @@ pub(crate) struct LiveAccess {
     /// The user's.
     pub(crate) name: Arc<str>,
     pub(crate) email: Option<Arc<str>>,
-    pub(crate) client_id: Arc<str>,
     pub(crate) resource: Resource,
     pub(crate) scope: Arc<str>,
     pub(crate) expires: SystemTime,
+    /// When the grant ends.
+    pub(crate) grant_expires: SystemTime,
 }
 
 /// Tokens that were issued.
@@ -93,10 +92,10 @@ pub(crate) struct Issued {
     pub(crate) dropped: Vec<Hash>,
 }
 
-const GRANT_COLUMNS: &str = "g.id, g.issuer, g.subject, g.client_id, g.client_name, g.resource,
-    g.server, g.scope, g.created, g.expires";
+const GRANT_COLUMNS: &str = "g.id, g.issuer, g.subject, g.client_id, g.resource, g.server,
+    g.scope, g.expires";
 /// How many those are.
-pub(super) const GRANT_WIDTH: usize = 10;
+pub(super) const GRANT_WIDTH: usize = 8;
 
 pub(super) fn grant_columns() -> &'static str {
     GRANT_COLUMNS
@@ -110,14 +109,12 @@ pub(super) fn read_grant(row: &Row<'_>) -> rusqlite::Result<GrantRow> {
         issuer: text(1)?,
         subject: text(2)?,
         client_id: text(3)?,
-        client_name: row.get(4)?,
         resource: Resource {
-            uri: row.get(5)?,
-            server: text(6)?,
+            uri: row.get(4)?,
+            server: text(5)?,
         },
-        scope: text(7)?,
-        created: time(row.get(8)?),
-        expires: time(row.get(9)?),
+        scope: text(6)?,
+        expires: time(row.get(7)?),
     })
 }
 
@@ -355,10 +352,10 @@ fn live(
         subject: grant.subject.clone(),
         name,
         email,
-        client_id: grant.client_id.clone(),
         resource: grant.resource.clone(),
         scope: grant.scope.clone(),
         expires,
+        grant_expires: grant.expires,
     }
 }
 

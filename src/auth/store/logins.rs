@@ -1,5 +1,6 @@
 //! Logins under way: from the user's consent to the provider's answer. Their number is bounded,
-//! since a visitor needs nothing but a browser to begin one.
+//! since a visitor needs nothing but a browser to begin one. With too many the oldest goes: to refuse
+//! newcomers would let a flood keep everybody out.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -72,14 +73,13 @@ impl Store {
         self.write(|tx| {
             tx.execute("DELETE FROM logins WHERE expires <= ?1", [seconds(now)])?;
             if count(tx, "SELECT count(*) FROM logins")? >= MAX_LOGINS {
-                return Ok(Err(StoreError::TooMany {
-                    what: "logins under way",
-                    most: MAX_LOGINS,
-                }));
+                let oldest = "DELETE FROM logins WHERE state =
+                    (SELECT state FROM logins ORDER BY expires LIMIT 1)";
+                tx.execute(oldest, [])?;
             }
             let expires = seconds(now).saturating_add(span(LIFETIME));
-            tx.execute(sql, (state, sealed, expires)).map(|_| Ok(()))
-        })?
+            tx.execute(sql, (state, sealed, expires)).map(drop)
+        })
     }
 
     /// Takes a login out: whatever comes of it, it can be taken once only.

@@ -86,12 +86,6 @@ impl Store {
             Ok(tokens + grants > 0)
         })
     }
-
-    /// Ends one grant. Whether there was one.
-    pub(crate) fn revoke_grant(&self, grant: &str) -> Result<bool, StoreError> {
-        let ended = self.write(|tx| tx.execute("DELETE FROM grants WHERE id = ?1", [grant]))?;
-        Ok(ended > 0)
-    }
 }
 
 fn turn(

@@ -1,6 +1,7 @@
 //! Opening the database: its file, its settings, its integrity, its tables by version.
 
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,6 +91,16 @@ CREATE TABLE refresh (
 CREATE INDEX refresh_of_grant ON refresh (grant_id, id);
 CREATE INDEX refresh_of_parent ON refresh (parent);
 "];
+
+/// Whether there is a `DIR/broker.db` with anything in it.
+pub(super) fn exists(state_dir: &Path) -> Result<bool, StoreError> {
+    let path = state_dir.join(DATABASE);
+    match fs::symlink_metadata(&path) {
+        Ok(found) => Ok(found.len() > 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(FileError::Io { path, source }.into()),
+    }
+}
 
 /// Opens `DIR/broker.db`. Its `-wal` and `-shm` get the mode of the database from SQLite.
 pub(super) fn open(state_dir: &Path, key: &Key) -> Result<(PathBuf, Connection), StoreError> {

@@ -12,6 +12,7 @@ use super::*;
 use crate::auth::oauth::authorize::Request;
 use crate::auth::oauth::token::TokenError;
 use crate::auth::oauth::{Client, ClientAuth, ClientKind, Hash, Resource, hash};
+use crate::auth::upstream::UpstreamTokens;
 
 const ISSUER: &str = "https://git.example.org";
 /// When the tests begin: 2026-11-25.
@@ -29,12 +30,29 @@ fn at_ms(ms: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(START) + Duration::from_millis(ms)
 }
 
+/// An authorization request with nothing remarkable about it.
+fn request(client_id: &str, state: Option<&str>) -> Request {
+    Request {
+        client_id: client_id.to_owned(),
+        client_name: "A client".to_owned(),
+        redirect_uri: "https://client.example/callback".to_owned(),
+        state: state.map(str::to_owned),
+        challenge: "challenge".to_owned(),
+        resource: Resource {
+            uri: "https://mcp.example/mcp".to_owned(),
+            server: "server".into(),
+        },
+        scope: "mcp".to_owned(),
+        is_loopback_only: false,
+    }
+}
+
 fn key(dir: &Path) -> Key {
     Key::load_or_create(dir, None).unwrap()
 }
 
 fn open(dir: &Path) -> Store {
-    Store::open(dir, key(dir)).unwrap()
+    Store::open(dir, Arc::new(key(dir))).unwrap()
 }
 
 fn user(subject: &str, name: &str) -> User {
@@ -143,4 +161,13 @@ fn beside(dir: &Path, sql: &str) -> Connection {
 fn rows(store: &Store, table: &str) -> usize {
     let sql = format!("SELECT count(*) FROM {table}");
     store.read(|db| count(db, &sql)).unwrap()
+}
+
+/// From now on it cannot be read who is in force, or can again; nothing happens to the database.
+pub(in crate::auth) fn blind(store: &Store, is_blind: bool) {
+    let sql = match is_blind {
+        true => "CREATE TEMP TABLE users (of_no_use)",
+        false => "DROP TABLE temp.users",
+    };
+    store.read(|db| db.execute_batch(sql)).unwrap();
 }

@@ -204,9 +204,9 @@ fn a_refusal_means_to_sign_in_again_to_wait_or_that_we_are_wrong() {
         ),
         (error(NO, "invalid_token", ""), "sign in again"),
         (error(BAD, "invalid_request", ""), "sign in again"),
-        (error(BAD, "", ""), "sign in again"),
-        (reply_json(BAD, "<html>"), "sign in again"),
-        (reply_json(NO, "[]"), "sign in again"),
+        (error(BAD, "", ""), "try again"),
+        (reply_json(BAD, "<html>"), "try again"),
+        (reply_json(NO, "[]"), "try again"),
         (
             error(BAD, "invalid_client", "invalid client secret"),
             "broken",

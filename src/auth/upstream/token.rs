@@ -78,7 +78,8 @@ fn seconds(value: &Value) -> Option<Duration> {
     number.map(Duration::from_secs_f64)
 }
 
-/// What a refusal means. Forgejo and Gitea say `unauthorized_client` for a refresh token that was
+/// What a refusal means. One without a word of OAuth is not the provider's but of something before
+/// it, and no reason to take a user's access away. Forgejo and Gitea say `unauthorized_client` for a refresh token that was
 /// used already and for a code that is not good, and with another description for our own secret.
 fn refused(status: u16, body: &Value, context: &Context) -> UpstreamError {
     let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -91,7 +92,7 @@ fn refused(status: u16, body: &Value, context: &Context) -> UpstreamError {
     match error {
         "invalid_client" => own_fault(place, &said),
         "unauthorized_client" if description.contains("client secret") => own_fault(place, &said),
-        "temporarily_unavailable" | "server_error" | "slow_down" => UpstreamError::TryAgain(
+        "" | "temporarily_unavailable" | "server_error" | "slow_down" => UpstreamError::TryAgain(
             format!("{place}: cannot give tokens now ({said}): try again later"),
         ),
         _ => UpstreamError::SignInAgain(format!(

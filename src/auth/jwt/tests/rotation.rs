@@ -70,10 +70,14 @@ fn keys_are_fresh_for_as_long_as_their_server_says_within_bounds() {
         let server = Fake::new(&[]);
         server.say(&[&signer], said.map(Duration::from_secs));
         let door = JwtDoor::new(options(), Box::new(server.clone()));
-        assert!(door.is_due(at(NOW)));
+        assert!(door.keys.is_due(at(NOW)));
         door.tick(at(NOW));
         for (seconds, due) in [(0, false), (fresh - 1, false), (fresh, true)] {
-            assert_eq!(door.is_due(at(NOW + seconds)), due, "{said:?} {seconds}");
+            assert_eq!(
+                door.keys.is_due(at(NOW + seconds)),
+                due,
+                "{said:?} {seconds}"
+            );
         }
         door.tick(at(NOW + fresh - 1));
         assert_eq!(server.asked(), 1);
@@ -170,7 +174,7 @@ fn many_threads_fetch_once_and_who_must_not_wait_does_not() {
         .collect();
     is_asked.recv_timeout(Duration::from_secs(20)).unwrap();
     assert_eq!(quickly(&door, &token, 0), Err(AuthError::Later));
-    assert!(!door.is_due(at(NOW)));
+    assert!(!door.keys.is_due(at(NOW)));
     may_answer.send(()).unwrap();
     for thread in threads {
         assert_eq!(thread.join(), Some(Ok(())));
@@ -196,5 +200,5 @@ fn a_fetch_that_panics_blocks_nobody() {
     let panics = thread::spawn("panics", move || slowly(&door2, &token2, 0)).unwrap();
     assert_eq!(panics.join(), None);
     assert_eq!(slowly(&door, &token, 1), Err(AuthError::Later));
-    assert!(door.is_due(at(NOW + 30)));
+    assert!(door.keys.is_due(at(NOW + 30)));
 }

@@ -23,7 +23,7 @@ fn open_error(dir: &Path) -> StoreError {
         Ok(key) => key,
         Err(error) => return error,
     };
-    match Store::open(dir, key) {
+    match Store::open(dir, Arc::new(key)) {
         Ok(_) => panic!("it opened"),
         Err(error) => error,
     }
@@ -97,10 +97,7 @@ fn nothing_secret_is_on_the_disk() {
         .save_tokens(ISSUER, "1", &upstream("new"), at(2))
         .unwrap();
     let login = Login {
-        request: Request {
-            client_id: "secret-request".to_owned(),
-            state: None,
-        },
+        request: super::request("secret-request", None),
         browser: hash("cookie"),
         verifier: "secret-verifier".to_owned(),
         nonce: "secret-nonce".to_owned(),

@@ -1,5 +1,6 @@
 //! Clients, logins and users: kept, bounded, forgotten, taken away.
 
+use super::super::clients::MAX_CLIENTS;
 use super::*;
 
 fn client(id: &str, name: &str) -> Client {
@@ -14,10 +15,7 @@ fn client(id: &str, name: &str) -> Client {
 
 fn login(state: &str) -> Login {
     Login {
-        request: Request {
-            client_id: "client-one".to_owned(),
-            state: Some(state.to_owned()),
-        },
+        request: super::request("client-one", Some(state)),
         browser: hash("cookie"),
         verifier: "the-verifier".to_owned(),
         nonce: "the-nonce".to_owned(),
@@ -65,22 +63,25 @@ fn a_client_is_kept_as_it_registered() {
     assert!(store.client("c").unwrap().is_none());
 }
 
-/// Issue 5, 9: stored rows are bounded; what was never used makes room.
+/// Issue 5, 9: stored rows are bounded; what was never used makes room, the oldest first.
 #[test]
 fn there_are_only_so_many_clients() {
     let dir = TempDir::new("store-clients");
     let store = open(dir.path());
-    let sql =
-        format!("INSERT INTO clients SELECT 'id' || i, 'n', '[]', NULL, {START}, NULL FROM n");
+    let sql = format!(
+        "INSERT INTO clients SELECT 'id' || i, 'n', '[]', NULL, {START} - (i = 1), NULL FROM n"
+    );
     fill(&store, MAX_CLIENTS - 1, &sql);
     store
         .add_client(&client("client-one", "One"), at(1))
         .unwrap();
     sign_in(&store, "1", "0");
-    let refused = store.add_client(&client("b", "B"), at(DAY - 1));
-    assert_eq!(too_many(refused), "registered clients");
+    store.add_client(&client("a", "A"), at(2)).unwrap();
+    assert_eq!(rows(&store, "clients"), MAX_CLIENTS);
+    assert!(store.client("id1").unwrap().is_none(), "the oldest");
+    assert!(store.client("id2").unwrap().is_some());
     store.add_client(&client("b", "B"), at(DAY)).unwrap();
-    assert_eq!(rows(&store, "clients"), 2);
+    assert_eq!(rows(&store, "clients"), 3);
     assert!(
         store.client("client-one").unwrap().is_some(),
         "it is in use"
@@ -120,9 +121,13 @@ fn there_are_only_so_many_logins_users_and_grants() {
         1000,
         &format!("INSERT INTO logins SELECT CAST(i AS BLOB), x'00', {later} FROM n"),
     );
-    let add = |second| store.add_login(&hash("s"), &login("s"), at(second));
-    assert_eq!(too_many(add(599)), "logins under way");
-    add(600).unwrap();
+    let add = |state, second| store.add_login(&hash(state), &login("s"), at(second));
+    add("a", 1).unwrap();
+    add("b", 599).unwrap();
+    assert_eq!(rows(&store, "logins"), 1000, "the oldest made room");
+    let take = |state: &str| store.take_login(&hash(state), at(599)).unwrap();
+    assert!(take("a").is_some() && take("b").is_some());
+    add("c", 600).unwrap();
     assert_eq!(rows(&store, "logins"), 1, "the others had expired");
 
     let sql = "INSERT INTO users SELECT 'i', 's' || i, 'n', NULL, 0, ";
