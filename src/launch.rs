@@ -31,8 +31,8 @@ pub(crate) fn needs_token(server: &Server) -> bool {
         .any(|(_, template)| template.needs_token())
 }
 
-/// How to start `server` for `principal`, whose own token is `token` if they have one, and where it lives, which is to be kept until it has
-/// ended; `label` stands in logs and thread names.
+/// How to start `server` for `principal`, whose own token is `token` if they have one, and where it
+/// lives, which is to be kept until it has ended; `label` stands in logs and thread names.
 ///
 /// # Errors
 /// One line that says what is missing, without any value.

@@ -8,12 +8,13 @@
 //! - `eras`: which eras of the protocol a server's program speaks; `talk`: a process that is asked
 //!   a few things, and is no session's child
 //! - `cli`, `config`, `isolation`, `launch`: what the operator wants
-//! - `http`: tiny_http's accept loop, routes, statuses, event streams
+//! - `http`: tiny_http's accept loop, routes, statuses, event streams; the endpoints and pages of
+//!   signing in
 //! - `session`: which session id belongs to whom and to which child
 //! - `bridge`: who waits for which message of one child
 //! - `translate`: a child of one era of the protocol in the dress of the other
-//! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks;
-//!   `demo`: a server to try it with
+//! - `edge`: the client's socket; `supervisor`: the child's process; `auth`: who asks, and how they
+//!   sign in: the rules of OAuth, the database, the provider; `demo`: a server to try it with
 //! - `launcher`: what a child's process does before it becomes the child
 //! - `orphans`, `cgroup`: that no process is left of a child
 //! - `fuzz`: none of the program; lists what reads bytes from outside, for tests

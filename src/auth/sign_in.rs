@@ -194,11 +194,12 @@ impl SignIn {
     }
 
     fn read(&self, now: SystemTime) -> Result<Reading, StoreError> {
-        Ok(Reading {
-            version: self.view.read().version,
-            ids: self.store.grant_ids(now)?,
-            live: self.store.live_access(now)?,
-        })
+        let version = self.view.read().version;
+        let ids = self.store.grant_ids(now)?;
+        let mut live = self.store.live_access(now)?;
+        // Whoever signed in at another provider than the one that is configured now is a stranger.
+        live.retain(|it| *it.issuer == *self.options.upstream.issuer());
+        Ok(Reading { version, ids, live })
     }
 
     fn take_over(&self, reading: &Reading, now: SystemTime) -> bool {

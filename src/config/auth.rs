@@ -55,7 +55,7 @@ pub(crate) struct UpstreamConfig {
     /// What people call it.
     pub(crate) name: String,
     pub(crate) allow: Allow,
-    /// Certificates that are trusted besides the usual ones, PEM. Not yet read.
+    /// Certificates that are trusted instead of the usual ones, PEM. Not yet read.
     pub(crate) ca_file: Option<PathBuf>,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct JwtConfig {
     /// What a token's scope must contain. Empty: nothing.
     pub(crate) scopes: Vec<String>,
     pub(crate) allow: AllowSubjects,
-    /// Certificates that are trusted besides the usual ones, PEM. Not yet read.
+    /// Certificates that are trusted instead of the usual ones, PEM. Not yet read.
     pub(crate) ca_file: Option<PathBuf>,
 }
 
@@ -113,7 +113,8 @@ impl fmt::Debug for Secret {
 
 const DEFAULT_ACCESS: Duration = Duration::from_hours(1);
 const DEFAULT_REFRESH: Duration = Duration::from_hours(30 * 24);
-const ACCESS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(1);
+/// A second is for tests: with it, each client refreshes all the time.
+const ACCESS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 const REFRESH: RangeInclusive<Duration> = Duration::from_hours(1)..=Duration::from_hours(365 * 24);
 
 const KINDS: [&str; 3] = ["forgejo", "oidc", "jwt"];

@@ -81,7 +81,8 @@ impl Template {
         Ok(Self { pieces })
     }
 
-    /// The value for one user, whose own token is `token` if they have one. `broker_env` reads the broker's own environment, by name.
+    /// The value for one user, whose own token is `token` if they have one. `broker_env` reads the
+    /// broker's own environment, by name.
     pub(crate) fn fill(
         &self,
         principal: &Principal,

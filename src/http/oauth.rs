@@ -84,13 +84,13 @@ impl Protected {
         known.map_or_else(|| "".into(), |(_, challenge)| Arc::clone(challenge))
     }
 
+    /// RFC 9728, section 3.3: the document of a path is about that very path.
     fn resource(&self, suffix: &str) -> Option<Resource> {
-        match suffix {
-            "" => self.resources.only(),
-            _ => self
-                .resources
-                .find(&format!("{}{suffix}", self.resources.issuer())),
+        if suffix.is_empty() {
+            return self.resources.only();
         }
+        let uri = format!("{}{suffix}", self.resources.issuer());
+        self.resources.find(&uri).filter(|it| it.uri == uri)
     }
 }
 
@@ -239,7 +239,9 @@ fn check(app: &App, endpoint: &Endpoint, incoming: &Incoming) -> Option<Answer> 
     if endpoint.is_for_programs() {
         return None;
     }
-    app.policy.check_origin(incoming.origin.as_deref()).err()
+    let is_foreign = app.policy.check_origin(incoming.origin.as_deref()).is_err();
+    let sign_in = app.protected.as_ref()?.sign_in.as_ref()?;
+    is_foreign.then(|| Answer::Rendered(browser::foreign(sign_in)))
 }
 
 /// Serves a request to a server once its token is checked.

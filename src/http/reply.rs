@@ -1,5 +1,6 @@
 //! Every answer's HTTP face: status, fields and body, chosen in one place.
 
+mod challenge;
 mod opening;
 
 use std::io::Write;
@@ -274,7 +275,7 @@ fn render(answer: &Answer, id: &str, face: &Face) -> Rendered {
             code::INVALID_REQUEST,
             "this Origin may not ask: add it to allowed_origins",
         ),
-        Answer::Unauthorized(why) => unauthorized(asker, *why, face),
+        Answer::Unauthorized(why) => challenge::unauthorized(asker, *why, face),
         Answer::Rendered(rendered) => rendered.clone(),
         Answer::UnsupportedVersion => error(
             400,
@@ -458,28 +459,6 @@ fn not_message(asker: Asker<'_>, why: ParseError) -> Rendered {
         ParseError::NotMessage(_) => code::INVALID_REQUEST,
     };
     asker.error(400, code, &why.to_string())
-}
-
-/// RFC 6750 section 3: without credentials the challenge carries no error. RFC 9728 section 5.1:
-/// it says where to learn how to get a token.
-fn unauthorized(asker: Asker<'_>, why: AuthError, face: &Face) -> Rendered {
-    let (status, error) = match why {
-        AuthError::Missing => (401, None),
-        AuthError::Invalid => (401, Some("invalid_token")),
-        AuthError::InsufficientScope => (403, Some("insufficient_scope")),
-        AuthError::Later => return busy(asker, "the token cannot be checked yet: try again"),
-    };
-    let mut challenge = "Bearer realm=\"mcp-broker\"".to_owned();
-    if let Some(error) = error {
-        challenge.push_str(&format!(", error=\"{error}\", error_description=\"{why}\""));
-    }
-    if let Some(how) = &face.challenge {
-        challenge.push_str(", ");
-        challenge.push_str(how);
-    }
-    asker
-        .error(status, code::SERVER_ERROR, &why.to_string())
-        .with("WWW-Authenticate", &challenge)
 }
 
 fn preflight(params: &[String]) -> Rendered {

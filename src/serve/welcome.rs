@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::config::Config;
+use crate::config::{AuthConfig, AuthKind, Config};
 
 /// Whose token is made on the first run.
 pub(super) const FIRST_USER: &str = "me";
@@ -58,6 +58,9 @@ fn write_steps(
         writeln!(out, "(more users: mcp-broker token add NAME)")?;
     }
     let endpoint = endpoint(&first.name);
+    if let Some(auth) = &config.auth_server {
+        return write_sign_in(out, auth, (&base, &first.name, &endpoint));
+    }
     let header = config.auth.then(|| {
         format!(
             "Authorization: Bearer {}",
@@ -90,6 +93,30 @@ fn write_steps(
         "  claude mcp add --transport http {} {endpoint}{client}",
         first.name
     )?;
+    out.flush()
+}
+
+/// Where users sign in, there is no token to show.
+fn write_sign_in(
+    out: &mut impl Write,
+    auth: &AuthConfig,
+    (base, name, endpoint): (&str, &str, &str),
+) -> io::Result<()> {
+    match &auth.kind {
+        AuthKind::Upstream(upstream) => {
+            writeln!(out, "users sign in at {}", upstream.url)?;
+            writeln!(
+                out,
+                "redirect URI of the application there: {base}/oauth/callback"
+            )?;
+        }
+        AuthKind::Jwt(jwt) => writeln!(out, "tokens come from {}", jwt.issuer)?,
+    }
+    writeln!(
+        out,
+        "\nAdd it to a client by its URL alone, for instance to Claude Code:"
+    )?;
+    writeln!(out, "  claude mcp add --transport http {name} {endpoint}")?;
     out.flush()
 }
 

@@ -363,8 +363,8 @@ impl Records {
         self.remove_file(key);
     }
 
-    /// Forgets the sessions of these principals. Nobody knows which sign-in a session comes from: so
-    /// those of one sign-in stay, for the principal's others.
+    /// Forgets the sessions of these principals. Nobody knows which sign-in a session comes from:
+    /// so those of one sign-in stay, for the principal's others.
     pub(super) fn forget_principals(&self, principals: &[Principal]) {
         let is_over = |entry: &Entry, it: &Principal| it.grant.is_none() && entry.owner.is(it);
         self.forget_where(|entry| principals.iter().any(|it| is_over(entry, it)));

@@ -1,6 +1,6 @@
 //! The session that all modern requests of one sign-in of a principal share, one for each server
-//! (2026-07-28, basic, "Statelessness"): it has a child like any other, a place like any other, and an end. The
-//! next request opens it again.
+//! (2026-07-28, basic, "Statelessness"): it has a child like any other, a place like any other, and
+//! an end. The next request opens it again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -26,6 +26,7 @@ mod parking;
 mod revival;
 mod sessions;
 mod shutdown;
+mod sign_in;
 mod streams;
 mod support;
 mod systemd;

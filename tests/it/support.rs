@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod modern;
 pub(crate) mod process;
 pub(crate) mod session;
+pub(crate) mod sign_in;
 pub(crate) mod user;
 
 use std::fs;
@@ -47,8 +48,13 @@ pub(crate) fn say(what: &str) {
 
 /// The path of the fixture child.
 pub(crate) fn fake_mcp() -> String {
+    example("fake_mcp")
+}
+
+/// The path of one of the test programs.
+pub(crate) fn example(name: &str) -> String {
     let broker = Path::new(env!("CARGO_BIN_EXE_mcp-broker"));
-    let path = broker.with_file_name("examples").join("fake_mcp");
+    let path = broker.with_file_name("examples").join(name);
     assert!(
         path.exists(),
         "{} is missing: run `cargo test`, which builds it",

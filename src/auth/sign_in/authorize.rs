@@ -262,8 +262,13 @@ impl SignIn {
             name: who.name,
             email: who.email,
         };
-        self.store.save_user(&user, &who.tokens, now)?;
-        self.renewals.replaced(&user.issuer, &user.subject);
+        let key = (user.issuer.as_str().into(), user.subject.as_str().into());
+        {
+            // What a refresh under way brings is older than this.
+            let _flight = self.renewals.alone(&key);
+            self.store.save_user(&user, &who.tokens, now)?;
+            self.renewals.replaced(&key);
+        }
         let code = oauth::mint("mcpc_").map_err(Problem::Random)?;
         let id = oauth::mint("").map_err(Problem::Random)?;
         let grant = NewGrant {

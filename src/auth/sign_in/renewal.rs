@@ -22,8 +22,10 @@ const LEAST_REMAINING: Duration = Duration::from_mins(10);
 const BEFORE_EXPIRY: Duration = Duration::from_mins(5);
 /// When a provider that could not be reached is tried again.
 const RETRY: Duration = Duration::from_secs(15);
+/// A child is not replaced sooner, however short-lived its token is.
+const LEAST_LEASE: Duration = Duration::from_secs(2);
 /// Issuer and subject.
-type UserKey = (Arc<str>, Arc<str>);
+pub(super) type UserKey = (Arc<str>, Arc<str>);
 
 /// Who refreshes, and who holds what.
 #[derive(Default)]
@@ -36,24 +38,30 @@ pub(super) struct Renewals {
 struct State {
     /// Whose tokens are being refreshed.
     flying: HashSet<UserKey>,
+    /// Why the last one was in vain: for those who waited for it.
+    vain: HashMap<UserKey, UpstreamError>,
+    /// What a provider gave and the store did not take. The provider may honour nothing else any
+    /// more.
+    unsaved: HashMap<UserKey, UpstreamTokens>,
     /// Children with a user's token.
     leases: HashMap<UserKey, Leases>,
 }
 
 struct Leases {
     held: Vec<Weak<LeaseState>>,
-    /// When there should be a new token. `None`: nobody knows when this one expires.
+    /// When there should be a new token. `None`: nobody knows when this one expires, or there will
+    /// be none.
     due: Option<SystemTime>,
 }
 
 impl Renewals {
     /// There is a new token of this user, on disk.
-    pub(super) fn replaced(&self, issuer: &str, subject: &str) {
-        let leases = self
-            .state
-            .lock()
-            .leases
-            .remove(&(issuer.into(), subject.into()));
+    pub(super) fn replaced(&self, user: &UserKey) {
+        let leases = {
+            let mut state = self.state.lock();
+            state.unsaved.remove(user);
+            state.leases.remove(user)
+        };
         for lease in leases.iter().flat_map(|it| &it.held) {
             if let Some(lease) = lease.upgrade() {
                 lease.supersede();
@@ -91,15 +99,29 @@ impl Renewals {
         }
     }
 
-    /// Whether the caller is to refresh; if not, somebody just did.
-    fn take_off(&self, user: &UserKey) -> bool {
+    /// The caller is to refresh, unless somebody else just did: then why it was in vain, if it was.
+    fn take_off(&self, user: &UserKey) -> Turn<'_> {
         let mut state = self.state.lock();
-        if state.flying.insert(user.clone()) {
-            return true;
+        if !state.flying.contains(user) {
+            return Turn::Own(self.begin(&mut state, user));
         }
         self.landed
             .wait_while(&mut state, |state| state.flying.contains(user));
-        false
+        Turn::Done(state.vain.get(user).cloned())
+    }
+
+    /// Waits until nobody else refreshes; nobody does until it is dropped.
+    pub(super) fn alone(&self, user: &UserKey) -> Flight<'_> {
+        let mut state = self.state.lock();
+        self.landed
+            .wait_while(&mut state, |state| state.flying.contains(user));
+        self.begin(&mut state, user)
+    }
+
+    fn begin(&self, state: &mut State, user: &UserKey) -> Flight<'_> {
+        state.flying.insert(user.clone());
+        state.vain.remove(user);
+        Flight(self, user.clone())
     }
 
     fn land(&self, user: &UserKey) {
@@ -108,8 +130,13 @@ impl Renewals {
     }
 }
 
+enum Turn<'a> {
+    Own(Flight<'a>),
+    Done(Option<UpstreamError>),
+}
+
 /// Ends a flight, whatever happens.
-struct Flight<'a>(&'a Renewals, UserKey);
+pub(super) struct Flight<'a>(&'a Renewals, UserKey);
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
@@ -140,21 +167,31 @@ impl SignIn {
             if is_good(&tokens) || tokens.refresh.is_none() && lasts(&tokens, now, Duration::ZERO) {
                 return Ok(tokens);
             }
-            if self.renewals.take_off(user) {
-                let flight = Flight(&self.renewals, user.clone());
-                // Somebody may have landed just before.
-                let tokens = self.kept(user)?;
-                let result = match is_good(&tokens) {
-                    true => Ok(tokens),
-                    false => self.renew(user, tokens, now),
-                };
-                drop(flight);
-                return result;
+            match self.renewals.take_off(user) {
+                Turn::Own(_flight) => {
+                    if let Err(why) = self.save_late(user, now) {
+                        return make_do(tokens, why, now);
+                    }
+                    // Somebody may have landed just before.
+                    let tokens = self.kept(user)?;
+                    return match is_good(&tokens) {
+                        true => Ok(tokens),
+                        false => self.renew(user, tokens, now),
+                    };
+                }
+                // Asking once more would take as long, for one after the other.
+                Turn::Done(Some(why)) => return make_do(tokens, why, now),
+                Turn::Done(None) => {}
             }
         }
     }
 
     fn kept(&self, (issuer, subject): &UserKey) -> Result<UpstreamTokens, UpstreamError> {
+        if **issuer != *self.options.upstream.issuer() {
+            // It is none of the business of the one that is configured now.
+            let why = "it is another provider's".to_owned();
+            return Err(UpstreamError::SignInAgain(why));
+        }
         let kept = self.store.user(issuer, subject).map_err(trouble)?;
         let tokens = kept.and_then(|(_, tokens)| tokens);
         tokens.ok_or_else(|| UpstreamError::SignInAgain("there is no token".to_owned()))
@@ -167,52 +204,88 @@ impl SignIn {
         tokens: UpstreamTokens,
         now: SystemTime,
     ) -> Result<UpstreamTokens, UpstreamError> {
-        let (issuer, subject) = user;
         let Some(refresh) = &tokens.refresh else {
             return Err(UpstreamError::SignInAgain(
                 "its token has expired".to_owned(),
             ));
         };
-        match self.options.upstream.refresh(refresh) {
-            Ok(new) => {
-                let new = UpstreamTokens {
-                    refresh: new.refresh.or(tokens.refresh),
-                    ..new
-                };
-                let saved = self.store.save_tokens(issuer, subject, &new, now);
-                saved.map_err(trouble)?;
-                self.renewals.replaced(issuer, subject);
-                Ok(new)
-            }
+        let renewed = match self.options.upstream.refresh(refresh) {
+            Ok(new) => self.save(user, new, now),
+            Err(why) => Err(why),
+        };
+        match renewed {
+            Ok(new) => Ok(new),
             Err(UpstreamError::SignInAgain(why)) => {
+                let (issuer, subject) = user;
                 log::warn!("sign-in: the provider takes back what it gave a user: {why}");
                 self.store.forget_tokens(issuer, subject).map_err(trouble)?;
                 self.reload(now).map_err(trouble)?;
                 Err(UpstreamError::SignInAgain(why))
             }
-            // What there is may do for a while.
-            Err(why) if lasts(&tokens, now, Duration::ZERO) && tokens.expires.is_some() => {
-                log::warn!("sign-in: a user's token is not refreshed yet: {why}");
-                Ok(tokens)
+            Err(why) => {
+                let vain = &mut self.renewals.state.lock().vain;
+                vain.insert(user.clone(), why.clone());
+                make_do(tokens, why, now)
             }
-            Err(why) => Err(why),
         }
     }
 
-    /// Refreshes what children hold, where it is time.
+    /// Keeps what the provider gave; nobody has it before it is on disk.
+    fn save(
+        &self,
+        user: &UserKey,
+        new: UpstreamTokens,
+        now: SystemTime,
+    ) -> Result<UpstreamTokens, UpstreamError> {
+        match self.store.save_tokens(&user.0, &user.1, &new, now) {
+            Ok(()) => {
+                self.renewals.replaced(user);
+                Ok(new)
+            }
+            Err(why @ StoreError::NoUser) => Err(UpstreamError::SignInAgain(why.to_string())),
+            Err(why) => {
+                let unsaved = &mut self.renewals.state.lock().unsaved;
+                unsaved.insert(user.clone(), new);
+                Err(trouble(why))
+            }
+        }
+    }
+
+    /// Keeps what could not be kept before, if there is any. The caller is the only one who does.
+    fn save_late(&self, user: &UserKey, now: SystemTime) -> Result<(), UpstreamError> {
+        let unsaved = self.renewals.state.lock().unsaved.remove(user);
+        match unsaved.map(|new| self.save(user, new, now)) {
+            // Of somebody who is no more there is nothing to keep.
+            None | Some(Ok(_) | Err(UpstreamError::SignInAgain(_))) => Ok(()),
+            Some(Err(why)) => Err(why),
+        }
+    }
+
+    /// Refreshes what children hold, where it is time. Whoever is not to be had keeps it waiting
+    /// once: the others are seen to the next time.
     pub(crate) fn tend(&self, now: SystemTime) {
+        let unsaved: Vec<_> = self.renewals.state.lock().unsaved.keys().cloned().collect();
+        for user in unsaved {
+            let _flight = self.renewals.alone(&user);
+            if self.save_late(&user, now).is_err() {
+                return;
+            }
+        }
         for user in self.renewals.due(now) {
             let is_good = |tokens: &UpstreamTokens| due_of(tokens).is_none_or(|due| due > now);
-            let retry = match self.tokens_where(&user, now, is_good) {
-                Ok(tokens) if !is_good(&tokens) => Some(now + RETRY),
-                // Those who hold the old one were told.
-                Ok(_) | Err(UpstreamError::SignInAgain(_)) => None,
+            let (due, is_vain) = match self.tokens_where(&user, now, is_good) {
+                Ok(tokens) if is_good(&tokens) => (due_of(&tokens), false),
+                Ok(_) => (Some(now + RETRY), true),
+                Err(UpstreamError::SignInAgain(_)) => (None, false),
                 Err(why) => {
                     log::warn!("sign-in: a child's token cannot be replaced: {why}");
-                    Some(now + RETRY)
+                    (Some(now + RETRY), true)
                 }
             };
-            self.renewals.put_off(&user, retry);
+            self.renewals.put_off(&user, due);
+            if is_vain {
+                return;
+            }
         }
     }
 }
@@ -226,17 +299,18 @@ impl Credentials for SignIn {
             Arc::clone(&principal.issuer),
             Arc::clone(&principal.subject),
         );
-        let tokens = self.fresh_tokens(&user.0, &user.1, now);
-        let tokens = tokens.map_err(|why| match why {
+        let refused = |why| match why {
             UpstreamError::SignInAgain(_) => CredentialError::SignInAgain,
             UpstreamError::TryAgain(why) | UpstreamError::Broken(why) => {
                 CredentialError::TryAgain(why)
             }
-        })?;
+        };
+        let tokens = self.fresh_tokens(&user.0, &user.1, now).map_err(refused)?;
         let state = Arc::new(LeaseState::default());
-        self.renewals.hold(user.clone(), &state, due_of(&tokens));
+        let due = due_of(&tokens).map(|due| due.max(now + LEAST_LEASE));
+        self.renewals.hold(user.clone(), &state, due);
         // Another may have replaced it before it was held.
-        let kept = self.kept(&user).map_err(|_| CredentialError::SignInAgain)?;
+        let kept = self.kept(&user).map_err(refused)?;
         if kept.access != tokens.access {
             state.supersede();
         }
@@ -245,6 +319,19 @@ impl Credentials for SignIn {
             state,
         })
     }
+}
+
+/// What there is may do for a while, although it is not refreshed.
+fn make_do(
+    tokens: UpstreamTokens,
+    why: UpstreamError,
+    now: SystemTime,
+) -> Result<UpstreamTokens, UpstreamError> {
+    if !lasts(&tokens, now, Duration::ZERO) {
+        return Err(why);
+    }
+    log::warn!("sign-in: a user's token is not refreshed yet: {why}");
+    Ok(tokens)
 }
 
 /// Whether a token is good for so long.

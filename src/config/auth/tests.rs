@@ -100,10 +100,10 @@ fn the_least_and_the_most_that_can_be_said() {
         "oidc": {"url": "http://127.0.0.1:3000", "client_id": "abc", "client_secret": "a$$b",
             "scopes": "openid  api:read", "name": "Our place", "ca_file": "/etc/ca.pem",
             "allow": {"users": [], "groups": ["o:t"], "emails": ["a@b.org"], "anyone": false}},
-        "access_token_lifetime": "1m", "refresh_token_lifetime": "365d"}"#;
+        "access_token_lifetime": "1s", "refresh_token_lifetime": "365d"}"#;
     let config = load_broker(&dir, most).unwrap();
     let auth = config.auth_server.clone().unwrap();
-    assert_eq!(auth.access_token_lifetime, Duration::from_mins(1));
+    assert_eq!(auth.access_token_lifetime, Duration::from_secs(1));
     assert_eq!(auth.refresh_token_lifetime, Duration::from_hours(24 * 365));
     let upstream = upstream_of(config);
     assert_eq!(upstream.kind, UpstreamKind::Oidc);
@@ -158,8 +158,8 @@ true → expected an object
 {"jwt": {"issuer": "https://i.org"}} → "jwt" has no "allow": nobody would
 {"jwt": {"isuer": ""}} → unknown key "isuer", did you mean "issuer"?
 {"jwt": {}, "access_token_lifetime": "5m"} → "access_token_lifetime" is of no use with "jwt"
-{"access_token_lifetime": "2h", "oidc": {}} → access_token_lifetime: 2h is not between 1m and 1h
-{"access_token_lifetime": "59s", "oidc": {}} → access_token_lifetime: 59s is not between
+{"access_token_lifetime": "2h", "oidc": {}} → access_token_lifetime: 2h is not between 1s and 1h
+{"access_token_lifetime": "900ms", "oidc": {}} → access_token_lifetime: 900ms is not between
 {"refresh_token_lifetime": "366d", "oidc": {}} → refresh_token_lifetime: 366d is not between 1h and
 "##;
 

@@ -44,6 +44,11 @@ pub(super) fn serve(
     result.unwrap_or_else(|problem| visit.explain(&problem))
 }
 
+/// To a page of another site that sends its visitors here with a form.
+pub(super) fn foreign(sign_in: &SignIn) -> Rendered {
+    page(pages::trouble(broker(sign_in), Trouble::OtherBrowser, None))
+}
+
 pub(super) fn too_many() -> Rendered {
     page(pages::trouble("This server", Trouble::RateLimited, None))
 }
@@ -145,7 +150,10 @@ impl Visit<'_> {
             _ => log::info!("sign-in: {detail}"),
         }
         let (trouble, detail) = match problem {
-            Problem::Request(_) => (Trouble::BadRequest, Some(&*detail)),
+            Problem::Request(why) => {
+                let (what, advice) = (&*why.what, why.advice);
+                (Trouble::Request { what, advice }, None)
+            }
             Problem::UnknownClient => (Trouble::UnknownClient, None),
             Problem::Document(_) => (Trouble::UnknownClient, Some(&*detail)),
             Problem::Stale | Problem::LoginOver => (Trouble::Expired, None),
@@ -166,10 +174,8 @@ impl Visit<'_> {
         url.split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// The host of the broker's own URL.
     fn broker(&self) -> &str {
-        let issuer = self.sign_in.resources().issuer();
-        issuer.split_once("://").map_or(issuer, |(_, host)| host)
+        broker(self.sign_in)
     }
 
     fn is_secure(&self) -> bool {
@@ -212,6 +218,12 @@ impl Visit<'_> {
     }
 }
 
+/// The host of the broker's own URL.
+fn broker(sign_in: &SignIn) -> &str {
+    let issuer = sign_in.resources().issuer();
+    issuer.split_once("://").map_or(issuer, |(_, host)| host)
+}
+
 fn destination(uri: &str) -> Destination {
     if redirect::is_loopback(uri) {
         Destination::Loopback
@@ -244,5 +256,4 @@ fn for_browsers(rendered: Rendered) -> Rendered {
         .with("Referrer-Policy", "same-origin")
         .with("X-Frame-Options", "DENY")
         .with("X-Content-Type-Options", "nosniff")
-        .with("Cross-Origin-Opener-Policy", "same-origin")
 }

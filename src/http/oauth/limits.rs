@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn taken(limits: &Limits, endpoint: &Endpoint, peer: &str, now: Instant) -> usize {
-        let mut take = || limits.take(endpoint, peer, now);
+        let take = || limits.take(endpoint, peer, now);
         (0..10_000).take_while(|_| take().is_ok()).count()
     }
 

@@ -88,18 +88,14 @@ fn document() -> Consent<'static> {
     }
 }
 
-fn troubles() -> [(&'static str, u16, Trouble<'static>); 11] {
+fn troubles() -> [(&'static str, u16, Trouble<'static>); 9] {
     let provider = "Codeberg";
     let name = "alice";
-    let client = "Claude";
+    let what = "The address that you should be sent back to is not one of the application's.";
+    let advice = "If you did not start this yourself just now, close this page.";
     [
-        ("bad-request", 400, Trouble::BadRequest),
+        ("bad-request", 400, Trouble::Request { what, advice }),
         ("unknown-client", 400, Trouble::UnknownClient),
-        (
-            "wrong-redirect",
-            400,
-            Trouble::RedirectNotRegistered { client },
-        ),
         ("expired", 400, Trouble::Expired),
         ("other-browser", 400, Trouble::OtherBrowser),
         (
@@ -115,7 +111,6 @@ fn troubles() -> [(&'static str, u16, Trouble<'static>); 11] {
         ("not-admitted", 403, Trouble::NotAdmitted { name, provider }),
         ("rate-limited", 429, Trouble::RateLimited),
         ("broken", 500, Trouble::Broken),
-        ("cancelled", 200, Trouble::Cancelled),
     ]
 }
 

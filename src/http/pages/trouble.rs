@@ -11,14 +11,13 @@ const DETAIL_CHARS: usize = 200;
 /// Why a sign-in goes no further. Names of clients and people are as they came.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) enum Trouble<'a> {
-    /// The request cannot be understood.
-    BadRequest,
+    /// The request is wrong; what about it, and what to do, in a sentence each.
+    Request {
+        what: &'a str,
+        advice: &'a str,
+    },
     /// There is no such `client_id`, or its document cannot be had.
     UnknownClient,
-    /// The redirect URI is not among those of the client.
-    RedirectNotRegistered {
-        client: &'a str,
-    },
     /// The login took too long, or has been through the callback already.
     Expired,
     /// The cookie is missing, or is of another login.
@@ -38,8 +37,6 @@ pub(in crate::http) enum Trouble<'a> {
     RateLimited,
     /// Our own fault.
     Broken,
-    /// The person pressed Cancel, and there is nowhere to go back to.
-    Cancelled,
 }
 
 struct Text {
@@ -81,9 +78,7 @@ pub(in crate::http) fn trouble(broker: &str, trouble: Trouble<'_>, detail: Optio
 fn text(trouble: Trouble<'_>, broker: &str) -> Text {
     let again = "Go back to the app and connect again.";
     match trouble {
-        Trouble::BadRequest | Trouble::UnknownClient | Trouble::RedirectNotRegistered { .. } => {
-            of_the_app(trouble, broker)
-        }
+        Trouble::Request { .. } | Trouble::UnknownClient => of_the_app(trouble, broker),
         Trouble::ProviderSaidNo { .. }
         | Trouble::ProviderUnreachable { .. }
         | Trouble::NotAdmitted { .. } => of_the_provider(trouble, broker),
@@ -121,37 +116,24 @@ fn text(trouble: Trouble<'_>, broker: &str) -> Text {
                 "{again} If it happens again, tell the operator of {broker} when it happened."
             ),
         },
-        Trouble::Cancelled => Text {
-            status: 200,
-            title: "Cancelled",
-            what: "Nothing has been shared, and the app has no access.".to_owned(),
-            advice: "You can close this page.".to_owned(),
-        },
     }
 }
 
 fn of_the_app(trouble: Trouble<'_>, broker: &str) -> Text {
-    let (title, what) = match trouble {
-        Trouble::UnknownClient => (
-            "This app is not known here",
-            format!("{broker} does not know the app that sent you, or cannot check who it is."),
-        ),
-        Trouble::RedirectNotRegistered { client } => (
-            "The app wants you to go to the wrong place",
-            format!(
-                "“{}” asked to send you to an address that is not one of its own. This may be an \
-                 attack, so it ends here.",
-                shown(client, NAME_CHARS)
-            ),
+    let (title, what, advice) = match trouble {
+        Trouble::Request { what, advice } => (
+            "The app's request is not right",
+            what.to_owned(),
+            advice.to_owned(),
         ),
         _ => (
-            "The app's request makes no sense",
-            "Something is missing from the request, or is there twice.".to_owned(),
+            "This app is not known here",
+            format!("{broker} does not know the app that sent you, or cannot check who it is."),
+            "Remove this server in the app, add it again, and connect. If you came by a link that \
+             somebody sent you, close this page."
+                .to_owned(),
         ),
     };
-    let advice = "Remove this server in the app, add it again, and connect. If you came by a link \
-                  that somebody sent you, close this page.";
-    let advice = advice.to_owned();
     Text {
         status: 400,
         title,

@@ -1,6 +1,6 @@
 //! What is said when no session could be opened.
 
-use super::{Asker, Face, RETRY_AFTER_FULL, Rendered, busy, draining, no_session, unauthorized};
+use super::{Asker, Face, RETRY_AFTER_FULL, Rendered, busy, challenge, draining, no_session};
 use crate::auth::AuthError;
 use crate::jsonrpc::code;
 use crate::session::OpenError;
@@ -32,7 +32,7 @@ pub(super) fn failed(asker: Asker<'_>, why: &OpenError, face: &Face) -> Rendered
         .with("Allow", "POST, DELETE"),
         OpenError::Lost => busy(asker, "the session has ended before it began: try again"),
         OpenError::Busy => busy(asker, "too much is being started just now: try again"),
-        OpenError::SignInAgain => unauthorized(asker, AuthError::Invalid, face),
+        OpenError::SignInAgain => challenge::unauthorized(asker, AuthError::Invalid, face),
         OpenError::TryAgain(why) => {
             let message = format!("the sign-in provider could not be reached: {why}");
             error(503, code::SERVER_ERROR, &message).with("Retry-After", RETRY_AFTER_PROVIDER)

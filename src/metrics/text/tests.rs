@@ -98,7 +98,7 @@ fn all_that_is_counted_is_written_well() {
     let requests = "mcp_broker_http_requests_total";
     let series = format!("{requests}{{method=\"other\",status=\"5xx\"}}");
     assert!(value(requests, &series) >= 1.0);
-    assert_eq!(metrics[ended].1.len(), 10, "all causes, also those unseen");
+    assert_eq!(metrics[ended].1.len(), 11, "all causes, also those unseen");
     assert_eq!(metrics[requests].1.len(), 20);
 }
 

@@ -25,7 +25,8 @@ pub(crate) struct Setup {
     settings: Map<String, Value>,
     options: Vec<String>,
     env: Vec<(String, String)>,
-    /// Who has a token, and the options it is made with. Nobody: everybody is let in.
+    /// Who has a token, and the options it is made with. Nobody, and no `auth` among the settings:
+    /// everybody is let in.
     users: Vec<(String, Vec<String>)>,
     /// What is run, and whether by an ordinary user. `None`: what was built, by whoever runs the
     /// tests, and so are its children.
@@ -92,7 +93,7 @@ impl Setup {
         if self.servers.is_empty() {
             self = self.server("fake", &[]);
         }
-        if self.users.is_empty() {
+        if self.users.is_empty() && !self.settings.contains_key("auth") {
             self.options.push("--no-auth".to_owned());
         }
         let make = |(name, options): &(String, Vec<String>)| {
