@@ -4,7 +4,7 @@
 use crate::support::sign_in::browser::{assert_page, location};
 use crate::support::sign_in::{App, Browser, Site};
 
-const WRONG: &str = "The app&#39;s request makes no sense";
+const WRONG: &str = "The app&#39;s request is not right";
 
 /// The answer to a client that has registered one address and asks for another.
 fn ask(site: &Site, app: &App, asked: &str) -> crate::support::Response {
@@ -161,5 +161,23 @@ fn a_well_known_client_is_known_without_a_network() {
         "http://evil.example/callback",
     ] {
         assert_page(&ask(&site, &app, asked), 400, WRONG);
+    }
+}
+
+/// S10, S11: a link to us leads nobody to a stranger's site, not by a mistake in it either.
+#[test]
+fn a_mistake_sends_nobody_to_a_strangers_site() {
+    let site = Site::start();
+    for uri in ["https://evil.example/cb", "com.evil.app:/cb"] {
+        let app = App::register(&site, uri);
+        for change in [
+            ("response_type", "token"),
+            ("code_challenge", ""),
+            ("prompt", "none"),
+            ("resource", "https://elsewhere.example"),
+        ] {
+            let url = app.url_with(&site, &[change]);
+            assert_page(&Browser::new().open(&site, &url), 400, WRONG);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::sign_in::browser::encode;
+use crate::support::sign_in::browser::{assert_page, encode};
 use crate::support::sign_in::{App, Browser, Site, Tokens};
 use crate::support::{Request, Response, Session, eventually};
 
@@ -226,14 +226,15 @@ fn origins_are_checked_where_there_is_something_to_steal() {
         .request("POST")
         .body(client.initialize_message().to_string());
     let authorize = app.url(&site).replace(&site.issuer, "");
+    let refused = origin(initialize).send(site.addr());
+    assert_eq!(refused.status, 403, "{refused:?}");
     for request in [
-        initialize,
         site.request("GET", &authorize),
         site.request("POST", "/oauth/authorize"),
         site.request("GET", "/oauth/callback?code=x&state=y"),
     ] {
         let response = origin(request).send(site.addr());
-        assert_eq!(response.status, 403, "{response:?}");
+        assert_page(&response, 400, "This sign-in was started elsewhere");
         assert_eq!(response.header("Access-Control-Allow-Origin"), None);
     }
     let form = encode(&[("grant_type", "refresh_token")]);

@@ -1,6 +1,7 @@
 //! A blocking HTTP/1.1 client that shows every byte: small, strict, and independent of the broker's
 //! own parsing.
 
+use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Instant;
@@ -87,11 +88,17 @@ impl Request {
 }
 
 /// A response, whole. Of an event stream the body is all that came until its end.
-#[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = String::from_utf8_lossy(&self.body);
+        write!(f, "{} {:?} {body}", self.status, self.fields)
+    }
 }
 
 impl Response {
