@@ -222,6 +222,9 @@ impl SignIn {
             nonce,
             ..
         } = login;
+        // RFC 9207, section 2.4: before an error too is taken for this provider's.
+        let upstream = &self.options.upstream;
+        upstream.check_issuer(parameter("iss").as_deref())?;
         if let Some(error) = parameter("error") {
             return Ok(Returned {
                 back: self.sent_back(&request, &error)?,
@@ -229,8 +232,6 @@ impl SignIn {
                 cookie: cookie_end,
             });
         }
-        let upstream = &self.options.upstream;
-        upstream.check_issuer(parameter("iss").as_deref())?;
         let code = parameter("code").ok_or(Problem::LoginOver)?;
         let who = upstream.exchange(&code, &verifier, &nonce, &self.callback_uri())?;
         if !upstream.admits(&who) {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::error::{RedeemError, StoreError};
+use super::refresh::MAX_SUCCESSORS;
 use super::{Store, count, millis, purge, seconds, time, users};
 use crate::auth::oauth::token::TokenError;
 use crate::auth::oauth::{Hash, Resource};
@@ -18,9 +19,9 @@ const MAX_CODES: usize = 10_000;
 const MAX_GRANTS: usize = 10_000;
 /// One user's. More than devices with clients on them; a user cannot use up everybody's.
 const MAX_GRANTS_PER_USER: usize = 64;
-/// Access tokens of one grant that are in force at once: some requests may still be under way with
-/// the one before.
-const MAX_ACCESS_PER_GRANT: i64 = 4;
+/// Access tokens of one grant that are in force at once: those of all who refreshed together, and
+/// the one before, with which requests may still be under way.
+const MAX_ACCESS_PER_GRANT: i64 = 1 + MAX_SUCCESSORS;
 
 /// What a user agreed to just now.
 pub(crate) struct NewGrant {

@@ -14,7 +14,7 @@ use crate::auth::oauth::token::TokenError;
 /// How long a client that did not get our answer may ask again.
 const GRACE: Duration = Duration::from_secs(30);
 /// How often it may do so.
-const MAX_SUCCESSORS: i64 = 8;
+pub(super) const MAX_SUCCESSORS: i64 = 8;
 /// Refresh tokens of one grant that are known. An older one that comes back is refused as any
 /// unknown one is, and no longer ends the grant.
 const MAX_REFRESH_PER_GRANT: i64 = 100;
