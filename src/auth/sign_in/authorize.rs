@@ -324,8 +324,8 @@ impl SignIn {
 }
 
 /// Whether a browser may be sent there although nobody has agreed to anything. Anybody can register
-/// a client, or have a document, with any address: a link to us shall not lead there by itself (S10,
-/// S11; OAuth 2.1, section 7.12.2).
+/// a client, or have a document, with any address: a link to us shall not lead there by itself
+/// (S10, S11; OAuth 2.1, section 7.12.2).
 fn is_trusted(client: &Client, location: &str) -> bool {
     let address = location.split('?').next().unwrap_or_default();
     pinned(&client.id).is_some() || redirect::is_loopback(address)

@@ -1,6 +1,6 @@
 //! Logins under way: from the user's consent to the provider's answer. Their number is bounded,
-//! since a visitor needs nothing but a browser to begin one. With too many the oldest goes: to refuse
-//! newcomers would let a flood keep everybody out.
+//! since a visitor needs nothing but a browser to begin one. With too many the oldest goes: to
+//! refuse newcomers would let a flood keep everybody out.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

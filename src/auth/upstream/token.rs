@@ -79,8 +79,9 @@ fn seconds(value: &Value) -> Option<Duration> {
 }
 
 /// What a refusal means. One without a word of OAuth is not the provider's but of something before
-/// it, and no reason to take a user's access away. Forgejo and Gitea say `unauthorized_client` for a refresh token that was
-/// used already and for a code that is not good, and with another description for our own secret.
+/// it, and no reason to take a user's access away. Forgejo and Gitea say `unauthorized_client` for
+/// a refresh token that was used already and for a code that is not good, and with another
+/// description for our own secret.
 fn refused(status: u16, body: &Value, context: &Context) -> UpstreamError {
     let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default();
     let (error, description) = (text("error"), text("error_description"));
