@@ -153,6 +153,7 @@ fn no_secret_comes_out_anywhere() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap_or_default();
         seen.push(("the state", String::from_utf8_lossy(&bytes).into_owned()));
     }
+    assert!(seen[0].1.contains(" TRACE "), "{}", seen[0].1);
     for (what, secret) in &secrets {
         for (place, text) in &seen {
             assert!(!text.contains(secret), "{what} is in {place}: {secret}");

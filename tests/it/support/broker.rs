@@ -117,9 +117,11 @@ impl Setup {
                 programs.broker(*is_ordinary)
             }
         };
+        if !self.options.iter().any(|option| option == "--log") {
+            self.options.extend(["--log", "debug"].map(str::to_owned));
+        }
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--log", "debug"])
-            .arg("--state-dir")
+            .args(["serve", "--listen", "127.0.0.1:0", "--state-dir"])
             .arg(dir.path().join("state"))
             .arg("--config")
             .arg(config)
