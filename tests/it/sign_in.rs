@@ -18,6 +18,7 @@ mod refresh;
 mod registration;
 mod renewal;
 mod resource;
+mod resting;
 mod start;
 mod store;
 mod upstream;
