@@ -311,6 +311,27 @@ fn a_callback_counts_once_and_in_its_own_browser() {
     assert_eq!(site.forge.count("exchanges"), 1);
 }
 
+/// Nor do eight at once: one of them is signed in.
+#[test]
+fn a_callback_that_comes_eight_times_at_once_counts_once() {
+    let site = Site::start();
+    let app = site.app();
+    let mut browser = Browser::new();
+    let callback = browser.until_callback(&site, &app.url(&site), "alice");
+    let open = || browser.clone().open(&site, &callback);
+    let responses: Vec<Response> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+        all.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    let (won, lost): (Vec<_>, Vec<_>) = responses.iter().partition(|it| it.status == 303);
+    assert_eq!(won.len(), 1);
+    app.code(&site, &location(won[0]));
+    for response in lost {
+        assert_page(response, 400, OVER);
+    }
+    assert_eq!(site.forge.count("exchanges"), 1);
+}
+
 /// A cookie of another login under this one's name: that is no accident, and burns the login.
 #[test]
 fn a_callback_with_a_wrong_cookie_burns_the_login() {

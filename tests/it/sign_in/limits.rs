@@ -127,3 +127,37 @@ fn bodies_that_make_no_sense_are_refused() {
         );
     }
 }
+
+/// How many registrations of this client a broker takes until it says that it is enough.
+fn taken(site: &Site, forwarded: &str) -> usize {
+    let body = json!({ "redirect_uris": ["https://app.example/cb"] }).to_string();
+    let ask = || {
+        let request = site.request("POST", "/oauth/register").body(&*body);
+        let request = request.header("Content-Type", "application/json");
+        let request = request.header("X-Forwarded-For", forwarded);
+        request.send(site.addr()).status
+    };
+    (0..40).take_while(|_| ask() == 201).count()
+}
+
+/// An address is what a trusted proxy says, and nobody else.
+#[test]
+fn behind_a_proxy_each_address_has_its_own_limit() {
+    let trusting = |whom: &[&str]| {
+        let setup = Site::setup();
+        setup
+            .with(|it| it.setting("trusted_proxies", json!(whom)))
+            .start()
+    };
+    let proxied = trusting(&["127.0.0.1"]);
+    for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
+        let count = taken(&proxied, address);
+        assert!((30..=32).contains(&count), "{address}: {count}");
+    }
+    // What the proxy was told by its client counts for nothing.
+    let count = taken(&proxied, "203.0.113.9, 192.0.2.1");
+    assert!(count <= 2, "{count}");
+    let direct = trusting(&[]);
+    assert!((30..=32).contains(&taken(&direct, "192.0.2.1")));
+    assert!(taken(&direct, "192.0.2.2") <= 2);
+}

@@ -155,3 +155,24 @@ fn no_token_is_good_at_the_other_side() {
         assert!(!events.contains(secret.as_str()));
     }
 }
+
+/// A provider of another kind: any that speaks OpenID Connect. What the broker asks for is what it
+/// says, and who may enter is by the same lists.
+#[test]
+fn a_provider_may_be_any_that_speaks_openid_connect() {
+    let site = Site::setup()
+        .kind("oidc")
+        .provider("scopes", json!("openid profile email"))
+        .start();
+    let (app, tokens) = site.sign_in("alice");
+    let mut session = site.session(&tokens);
+    assert_eq!(env(&mut session, "NAME"), "alice");
+    app.renewed(&site, &tokens);
+    let carol = Site::setup()
+        .kind("oidc")
+        .provider("allow", json!({ "emails": ["bob@example.org"] }))
+        .start();
+    let response = Browser::new().come_back(&carol, &carol.app().url(&carol), "alice");
+    assert_page(&response, 403, NOT_ADMITTED);
+    carol.sign_in("bob");
+}

@@ -98,6 +98,7 @@ pub(crate) struct SiteSetup {
     setup: Setup,
     has_servers: bool,
     forge: Vec<String>,
+    kind: &'static str,
     provider: Map<String, Value>,
     auth: Map<String, Value>,
     public_url: Option<String>,
@@ -123,6 +124,12 @@ impl SiteSetup {
     /// Arguments of the forge.
     pub(crate) fn forge(mut self, args: &[&str]) -> Self {
         self.forge.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// `oidc`, if it is not to be `forgejo`.
+    pub(crate) fn kind(mut self, kind: &'static str) -> Self {
+        self.kind = kind;
         self
     }
 
@@ -152,7 +159,7 @@ impl SiteSetup {
         let forge = Forge::start(&self.forge);
         self.provider.insert("url".to_owned(), json!(forge.url));
         let mut auth = self.auth;
-        auth.insert("forgejo".to_owned(), self.provider.into());
+        auth.insert(self.kind.to_owned(), self.provider.into());
         let broker = self.setup.setting("auth", auth).start();
         let issuer = self.public_url;
         let issuer = issuer.unwrap_or_else(|| format!("http://{}", broker.addr()));
@@ -199,6 +206,7 @@ impl Site {
             setup: Broker::setup(),
             has_servers: false,
             forge: Vec::new(),
+            kind: "forgejo",
             provider: provider.as_object().cloned().unwrap_or_default(),
             auth: Map::new(),
             public_url: None,
