@@ -205,11 +205,12 @@ fn a_code_that_comes_twice_ends_what_it_gave() {
     let app = site.app();
     let code = app.obtain_code(&site, &mut Browser::new(), "alice");
     let tokens = Tokens::of(&app.redeem(&site, &code));
+    let (other_app, other) = site.sign_in("alice");
+    let (_, bob) = site.sign_in("bob");
+    // Only then: with another sign-in a child is replaced.
     let session = site.session(&tokens);
     let mut stream = session.listen();
-    let (other_app, other) = site.sign_in("alice");
     let other_session = site.session(&other);
-    let (_, bob) = site.sign_in("bob");
     let bobs = site.session(&bob);
     assert_eq!(site.broker.children().len(), 3);
     assert_eq!(refusal(&app.redeem(&site, &code)), invalid_grant());

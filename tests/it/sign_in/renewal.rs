@@ -240,6 +240,29 @@ fn who_is_taken_away_while_nothing_runs_gets_no_child() {
     assert!(site.broker.children().is_empty());
 }
 
+/// B.2: an answer that the provider gave and nobody got has used up the refresh token. What the
+/// user has left is good until it expires; then there is no way but to sign in.
+#[test]
+fn an_answer_of_the_provider_that_is_lost_ends_in_a_sign_in() {
+    let site = short_lived("3");
+    let (app, tokens) = site.sign_in("alice");
+    let issued = Instant::now();
+    site.forge.set_lifetime(3600);
+    age(issued, Duration::from_secs(1));
+    site.forge.fail("refresh", "lose", 1);
+    let before = site.client(&tokens).initialize().status;
+    assert!([200, 503].contains(&before), "{before}");
+    within(Duration::from_secs(5), "it is found out", || {
+        let status = site.client(&tokens).initialize().status;
+        assert!([200, 401, 503].contains(&status), "{status}");
+        status == 401
+    });
+    assert_eq!(site.forge.count("refreshes_refused"), 1);
+    assert_eq!(refusal(&app.refresh(&site, &tokens)).1, "invalid_grant");
+    let tokens = app.sign_in(&site, &mut Browser::new(), "alice");
+    assert_eq!(site.session(&tokens).post(&ping()).status, 200);
+}
+
 /// B.2: the new pair is on the disk before anybody uses it; a broker that is killed right then
 /// does not lose the user's sign-in.
 #[test]
