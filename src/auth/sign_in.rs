@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::oauth::{self, Hash, Resources};
 use super::store::{Issued, Key, LiveAccess, Store, StoreError};
-use super::upstream::Upstream;
+use super::upstream::{Admission, Upstream};
 use super::web::Documents;
 use super::{AuthError, Principal};
 
@@ -114,8 +114,20 @@ impl SignIn {
             renewals: renewal::Renewals::default(),
         };
         sign_in.store.purge(now)?;
+        sign_in.expel()?;
         sign_in.reload(now)?;
         Ok(sign_in)
+    }
+
+    /// Who may enter may have changed since the last start.
+    fn expel(&self) -> Result<(), StoreError> {
+        let upstream = &self.options.upstream;
+        let may_enter = |subject: &str, admission: &Admission| upstream.admits(subject, admission);
+        match self.store.expel(upstream.issuer(), &may_enter)? {
+            0 => {}
+            count => log::warn!("sign-in: {count} people are no longer allowed in and are out"),
+        }
+        Ok(())
     }
 
     pub(crate) fn resources(&self) -> &Resources {

@@ -85,6 +85,25 @@ pub(crate) struct SignedIn {
     pub(crate) tokens: UpstreamTokens,
 }
 
+/// By what somebody is let in, as the provider said when they signed in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Admission {
+    pub(crate) username: Option<String>,
+    /// Only if the provider vouches for it.
+    pub(crate) email: Option<String>,
+    pub(crate) groups: Vec<String>,
+}
+
+impl SignedIn {
+    pub(crate) fn admission(&self) -> Admission {
+        Admission {
+            username: self.username.clone(),
+            email: self.email.clone().filter(|_| self.is_email_verified),
+            groups: self.groups.clone(),
+        }
+    }
+}
+
 /// Why the provider cannot be used. One line for the operator, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UpstreamError {
@@ -257,8 +276,8 @@ impl Upstream {
     }
 
     /// Whether the operator lets this user in.
-    pub(crate) fn admits(&self, who: &SignedIn) -> bool {
-        self.options.allow.admits(who)
+    pub(crate) fn admits(&self, subject: &str, admission: &Admission) -> bool {
+        self.options.allow.admits(subject, admission)
     }
 
     fn provider(&self) -> Result<std::sync::Arc<Provider>, UpstreamError> {
@@ -315,17 +334,20 @@ impl Upstream {
 }
 
 impl Allow {
-    fn admits(&self, who: &SignedIn) -> bool {
+    fn admits(&self, subject: &str, admission: &Admission) -> bool {
         // Only ASCII letters have two cases here: others have look-alikes that fold to ASCII.
         let is_among = |list: &[String], text: &Option<String>| {
             let text = text.as_deref();
             text.is_some_and(|text| list.iter().any(|it| it.eq_ignore_ascii_case(text)))
         };
         self.anyone
-            || is_among(&self.users, &who.username)
-            || self.users.contains(&who.subject)
-            || self.groups.iter().any(|group| who.groups.contains(group))
-            || (who.is_email_verified && is_among(&self.emails, &who.email))
+            || is_among(&self.users, &admission.username)
+            || self.users.iter().any(|it| it == subject)
+            || self
+                .groups
+                .iter()
+                .any(|group| admission.groups.contains(group))
+            || is_among(&self.emails, &admission.email)
     }
 }
 

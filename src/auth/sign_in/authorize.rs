@@ -234,7 +234,7 @@ impl SignIn {
         }
         let code = parameter("code").ok_or(Problem::LoginOver)?;
         let who = upstream.exchange(&code, &verifier, &nonce, &self.callback_uri())?;
-        if !upstream.admits(&who) {
+        if !upstream.admits(&who.subject, &who.admission()) {
             log::warn!("sign-in refused user={:?}: not on the list", who.name);
             return Err(Problem::NotAdmitted { name: who.name });
         }
@@ -258,6 +258,7 @@ impl SignIn {
 
     /// The user is who they say, and may come in.
     fn let_in(&self, request: Request, who: SignedIn, now: SystemTime) -> Result<Back, Problem> {
+        let admission = who.admission();
         let user = User {
             issuer: who.issuer,
             subject: who.subject,
@@ -268,7 +269,14 @@ impl SignIn {
         {
             // What a refresh under way brings is older than this.
             let _flight = self.renewals.alone(&key);
-            self.store.save_user(&user, &who.tokens, now)?;
+            let (
+                store,
+                User {
+                    issuer, subject, ..
+                },
+            ) = (&self.store, &user);
+            store.save_user(&user, &who.tokens, now)?;
+            store.save_admission(issuer, subject, &admission)?;
             self.renewals.replaced(&key);
         }
         let code = oauth::mint("mcpc_").map_err(Problem::Random)?;

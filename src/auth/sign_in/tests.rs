@@ -63,13 +63,7 @@ impl World {
                 json("200 OK", &document.to_string())
             }
         });
-        let options = SignInOptions {
-            resources: Resources::new("https://mcp.example.org", &[SERVER.into()]),
-            upstream: Upstream::new(upstream(&provider)).unwrap(),
-            access_lifetime: Duration::from_secs(HOUR),
-            grant_lifetime: Duration::from_secs(GRANT),
-        };
-        let sign_in = Arc::new(SignIn::open(options, dir.path(), None, at(0)).unwrap());
+        let sign_in = Arc::new(open(&dir, &provider, anyone(), at(0)));
         let tokens = TokenStore::open(dir.path()).unwrap();
         let door = Authenticator::new(Some(tokens)).unwrap();
         Self {
@@ -169,6 +163,21 @@ impl World {
     }
 }
 
+/// What a broker has that is started on this directory.
+fn open(dir: &TempDir, provider: &Fake, allow: Allow, now: SystemTime) -> SignIn {
+    let upstream = UpstreamOptions {
+        allow,
+        ..upstream(provider)
+    };
+    let options = SignInOptions {
+        resources: Resources::new("https://mcp.example.org", &[SERVER.into()]),
+        upstream: Upstream::new(upstream).unwrap(),
+        access_lifetime: Duration::from_secs(HOUR),
+        grant_lifetime: Duration::from_secs(GRANT),
+    };
+    SignIn::open(options, dir.path(), None, now).unwrap()
+}
+
 fn upstream(provider: &Fake) -> UpstreamOptions {
     UpstreamOptions {
         kind: UpstreamKind::Forgejo,
@@ -177,8 +186,15 @@ fn upstream(provider: &Fake) -> UpstreamOptions {
         client_secret: "our secret".to_owned(),
         scopes: "openid".to_owned(),
         name: "Forge".to_owned(),
-        allow: Allow::default(),
+        allow: anyone(),
         ca_file: None,
+    }
+}
+
+fn anyone() -> Allow {
+    Allow {
+        anyone: true,
+        ..Allow::default()
     }
 }
 

@@ -45,6 +45,7 @@ CREATE TABLE users (
     email TEXT,
     created INTEGER NOT NULL,
     seen INTEGER NOT NULL,
+    admission TEXT,
     tokens BLOB,
     PRIMARY KEY (issuer, subject)
 ) STRICT, WITHOUT ROWID;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::error::StoreError;
 use super::{Store, aad, count, purge, seconds, time};
-use crate::auth::upstream::UpstreamTokens;
+use crate::auth::upstream::{Admission, UpstreamTokens};
 
 const MAX_USERS: usize = 10_000;
 
@@ -53,6 +53,30 @@ impl UpstreamTokens {
             expires: tokens.get("expires")?.as_i64().map(time),
             lifetime: tokens.get("lifetime")?.as_u64().map(Duration::from_secs),
             scope: text("scope"),
+        })
+    }
+}
+
+impl Admission {
+    fn to_json(&self) -> String {
+        let Self {
+            username,
+            email,
+            groups,
+        } = self;
+        json!({ "username": username, "email": email, "groups": groups }).to_string()
+    }
+
+    fn from_json(json: &str) -> Option<Self> {
+        let admission: Value = serde_json::from_str(json).ok()?;
+        let text = |key: &str| admission.get(key)?.as_str().map(str::to_owned);
+        let groups = admission.get("groups")?.as_array()?.iter();
+        Some(Self {
+            username: text("username"),
+            email: text("email"),
+            groups: groups
+                .filter_map(|it| it.as_str().map(str::to_owned))
+                .collect(),
         })
     }
 }
@@ -144,6 +168,44 @@ impl Store {
             why: "a user's tokens cannot be read".to_owned(),
         })?;
         Ok(Some((user, Some(tokens))))
+    }
+
+    /// Keeps by what somebody who just signed in was let in, for [`Self::expel`].
+    pub(crate) fn save_admission(
+        &self,
+        issuer: &str,
+        subject: &str,
+        admission: &Admission,
+    ) -> Result<(), StoreError> {
+        let sql = "UPDATE users SET admission = ?3 WHERE issuer = ?1 AND subject = ?2";
+        self.write(|tx| tx.execute(sql, (issuer, subject, admission.to_json())))?;
+        Ok(())
+    }
+
+    /// Ends the grants of everybody of this issuer who may not enter any more. Returns how many
+    /// people that were. Of whom nothing is known, nothing speaks for.
+    pub(crate) fn expel(
+        &self,
+        issuer: &str,
+        may_enter: &dyn Fn(&str, &Admission) -> bool,
+    ) -> Result<usize, StoreError> {
+        let sql = "SELECT subject, admission FROM users u WHERE issuer = ?1 AND EXISTS
+                   (SELECT 1 FROM grants g WHERE g.issuer = u.issuer AND g.subject = u.subject)";
+        self.write(|tx| {
+            let mut query = tx.prepare(sql)?;
+            let rows = query.query_map([issuer], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let rows: Vec<(String, Option<String>)> = rows.collect::<rusqlite::Result<_>>()?;
+            let mut expelled = 0;
+            for (subject, admission) in rows {
+                let admission = admission.as_deref().and_then(Admission::from_json);
+                if !may_enter(&subject, &admission.unwrap_or_default()) {
+                    let sql = "DELETE FROM grants WHERE issuer = ?1 AND subject = ?2";
+                    tx.execute(sql, [issuer, &*subject])?;
+                    expelled += 1;
+                }
+            }
+            Ok(expelled)
+        })
     }
 
     /// Drops a user's upstream tokens, which the provider no longer honours, and ends all their

@@ -8,7 +8,8 @@
 //!
 //! Read in this order: `options` (the command line), `http` (the wire), `state` (users, grants,
 //! codes, tokens), `faults` (what goes wrong on demand), `authorize` (pages), `token`, `api`
-//! (userinfo, introspection, API), `jwt` (signing), `control` (how tests drive it).
+//! (userinfo, introspection, API), `jwt` (signing), `control` (how tests drive it), `routes`.
+//! `check` is a program of its own with the tests of all this.
 //!
 //! It shares no code with the broker: a fault in the one must not hide in the other.
 
@@ -19,9 +20,8 @@ mod faults;
 mod http;
 mod jwt;
 mod options;
+mod routes;
 mod state;
-#[cfg(test)]
-mod tests;
 mod token;
 
 use std::io::{self, Write};
@@ -29,9 +29,10 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
-use crate::faults::{Effect, Place};
-use crate::http::{Reply, Request};
+use crate::faults::Effect;
+use crate::http::Reply;
 use crate::options::Parsed;
+use crate::routes::{place, route};
 use crate::state::Forge;
 
 fn main() {
@@ -110,37 +111,4 @@ fn serve(forge: &Forge, mut stream: TcpStream) {
     };
     forge.note(&request, Some(&reply));
     http::write(&mut stream, &reply);
-}
-
-/// Where in the flow a request belongs.
-fn place(request: &Request) -> Option<Place> {
-    match request.path.as_str() {
-        "/.well-known/openid-configuration" => Some(Place::Discovery),
-        "/login/oauth/keys" => Some(Place::Keys),
-        "/login/oauth/userinfo" => Some(Place::Userinfo),
-        "/login/oauth/introspect" => Some(Place::Introspect),
-        "/login/oauth/access_token" => match request.form("grant_type").as_deref() {
-            Some("refresh_token") => Some(Place::Refresh),
-            _ => Some(Place::Exchange),
-        },
-        "/login/oauth/authorize" => Some(Place::Authorize),
-        path if path.starts_with("/api/v1/") => Some(Place::Api),
-        _ => None,
-    }
-}
-
-fn route(forge: &Forge, request: &Request) -> Reply {
-    match (request.method.as_str(), request.path.as_str()) {
-        ("GET", "/.well-known/openid-configuration") => api::discovery(forge),
-        ("GET", "/login/oauth/keys") => Reply::json(200, &forge.key.jwks()),
-        ("GET", "/user/login") => authorize::login_page(""),
-        ("POST", "/user/login") => authorize::log_in(forge, request),
-        ("GET", "/login/oauth/authorize") => authorize::authorize(forge, request),
-        ("POST", "/login/oauth/grant") => authorize::grant(forge, request),
-        ("POST", "/login/oauth/access_token") => token::answer(forge, request),
-        ("GET" | "POST", "/login/oauth/userinfo") => api::userinfo(forge, request),
-        ("POST", "/login/oauth/introspect") => api::introspect(forge, request),
-        ("GET", path) if path.starts_with("/api/v1/") => api::api(forge, request),
-        _ => Reply::text(404, "Not found."),
-    }
 }

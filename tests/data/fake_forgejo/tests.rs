@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::control;
 use crate::http::{Reply, Request};
 use crate::options::Options;
+use crate::routes::route;
 use crate::state::Forge;
-use crate::{control, route};
 
 const CALLBACK: &str = "http://127.0.0.1:9/oauth/callback";
 const VERIFIER: &str = "a-verifier-of-some-forty-three-characters-12";

@@ -1,9 +1,11 @@
 //! The provider behind the broker: who is let in, and what of them reaches their child.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::support::sign_in::browser::{assert_page, location};
-use crate::support::sign_in::{Browser, Site, env};
+use crate::support::sign_in::{Browser, Site, env, server_entry};
 
 const NOT_ADMITTED: &str = "You may not use this server";
 
@@ -47,6 +49,28 @@ fn only_those_on_a_list_may_enter() {
         let known: (i64, i64) = count.unwrap();
         let expected = i64::try_from(admitted.len()).unwrap();
         assert_eq!(known, (expected, expected), "{allow}");
+    }
+}
+
+/// R13, R14: a child hears what its client says, and has its user's token of the provider, but not
+/// the tokens that the client has of us.
+#[test]
+fn the_clients_own_tokens_do_not_reach_the_child() {
+    let script = "env > \"$HOME/env\"; tee \"$HOME/heard\" | \"$0\"";
+    let mut entry = server_entry();
+    entry["args"] = json!(["-c", script, entry["command"]]);
+    entry["command"] = json!("sh");
+    let site = Site::setup().server_entry("fake", entry).start();
+    let (_, tokens) = site.sign_in("alice");
+    let mut session = site.session(&tokens);
+    let home = env(&mut session, "HOME");
+    let read = |name: &str| fs::read_to_string(format!("{home}/{name}")).unwrap();
+    let (environment, heard) = (read("env"), read("heard"));
+    assert!(environment.contains(&env(&mut session, "TOKEN")));
+    assert!(heard.contains("initialize"), "{heard}");
+    for text in [environment, heard] {
+        assert!(!text.contains(&tokens.access), "{text}");
+        assert!(!text.contains(&tokens.refresh), "{text}");
     }
 }
 

@@ -214,13 +214,7 @@ fn a_user_whom_the_provider_disowns_is_signed_out_everywhere() {
 fn a_restart_forgets_nobody() {
     let world = World::new("ending-restart");
     let all = three(&world);
-    let options = SignInOptions {
-        resources: Resources::new("https://mcp.example.org", &[SERVER.into()]),
-        upstream: Upstream::new(upstream(&world.provider)).unwrap(),
-        access_lifetime: Duration::from_secs(HOUR),
-        grant_lifetime: Duration::from_secs(GRANT),
-    };
-    let again = SignIn::open(options, world.dir.path(), None, at(1)).unwrap();
+    let again = open(&world.dir, &world.provider, anyone(), at(1));
     for (grant, tokens) in &all {
         assert!(
             again.check(&tokens.access, SERVER, at(1)).is_ok(),
@@ -234,5 +228,88 @@ fn a_restart_forgets_nobody() {
     for (grant, tokens) in &all {
         let lets_in = again.check(&tokens.access, SERVER, at(2)).is_ok();
         assert_eq!(lets_in, *grant != "1/b", "{grant}");
+    }
+}
+
+/// Issue 5, 4: whoever is taken off the list is out with the next start; of whom nothing is known,
+/// nothing speaks for.
+#[test]
+fn who_is_no_longer_on_the_list_is_out_after_a_restart() {
+    let cases: &[(&str, Allow, &[&str])] = &[
+        (
+            "anyone",
+            Allow {
+                anyone: true,
+                ..Allow::default()
+            },
+            &["1", "2", "3"],
+        ),
+        (
+            "by-name",
+            Allow {
+                users: vec!["Alice".to_owned()],
+                ..Allow::default()
+            },
+            &["1"],
+        ),
+        (
+            "by-subject",
+            Allow {
+                users: vec!["3".to_owned()],
+                ..Allow::default()
+            },
+            &["3"],
+        ),
+        (
+            "by-group",
+            Allow {
+                groups: vec!["crew".to_owned()],
+                ..Allow::default()
+            },
+            &["2"],
+        ),
+        (
+            "by-email",
+            Allow {
+                emails: vec!["bob@example.org".to_owned()],
+                ..Allow::default()
+            },
+            &["2"],
+        ),
+        (
+            "nobody",
+            Allow {
+                users: vec!["alic".to_owned()],
+                ..Allow::default()
+            },
+            &[],
+        ),
+    ];
+    for (name, allow, expected) in cases {
+        let world = World::new(&format!("list-{name}"));
+        let issuer = world.provider.url("");
+        let tokens = ["1", "2", "3"].map(|it| (it, world.enter(it, APP, it)));
+        let known = [
+            ("1", Some("alice"), None, vec![]),
+            (
+                "2",
+                Some("bob"),
+                Some("bob@example.org"),
+                vec!["crew".to_owned()],
+            ),
+        ];
+        for (subject, username, email, groups) in known {
+            let admission = Admission {
+                username: username.map(str::to_owned),
+                email: email.map(str::to_owned),
+                groups,
+            };
+            let store = &world.sign_in.store;
+            store.save_admission(&issuer, subject, &admission).unwrap();
+        }
+        let next = open(&world.dir, &world.provider, allow.clone(), at(1));
+        let is_in = |it: &&(&str, Tokens)| next.check(&it.1.access, SERVER, at(2)).is_ok();
+        let left: Vec<&str> = tokens.iter().filter(is_in).map(|it| it.0).collect();
+        assert_eq!(left, *expected, "{name}");
     }
 }

@@ -131,7 +131,7 @@ fn there_are_only_so_many_logins_users_and_grants() {
     assert_eq!(rows(&store, "logins"), 1, "the others had expired");
 
     let sql = "INSERT INTO users SELECT 'i', 's' || i, 'n', NULL, 0, ";
-    fill(&store, 10_000, &format!("{sql} {START}, NULL FROM n"));
+    fill(&store, 10_000, &format!("{sql} {START}, NULL, NULL FROM n"));
     let save = |second| store.save_user(&user("1", "a"), &upstream("1"), at(second));
     assert_eq!(too_many(save(DAY - 1)), "users");
     save(DAY).unwrap();
@@ -146,7 +146,7 @@ fn there_are_only_so_many_logins_users_and_grants() {
     fill(
         &store,
         10_000,
-        "INSERT INTO users SELECT 'i', 's' || i, 'n', NULL, 0, 0, NULL FROM n",
+        "INSERT INTO users SELECT 'i', 's' || i, 'n', NULL, 0, 0, NULL, NULL FROM n",
     );
     fill(&store, 10_000, &sql);
     let add = |second| store.add_code(&hash("c"), &new_grant("mine", "1"), at(second));

@@ -352,6 +352,10 @@ fn only_those_who_are_listed_enter() {
         options.allow = allow.clone();
         let upstream = Upstream::new(options).unwrap();
         let who = exchange(&upstream).unwrap();
-        assert_eq!(upstream.admits(&who), is_let_in, "{allow:?} {info}");
+        assert_eq!(
+            upstream.admits(&who.subject, &who.admission()),
+            is_let_in,
+            "{allow:?} {info}"
+        );
     }
 }
