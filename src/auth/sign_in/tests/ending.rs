@@ -231,79 +231,48 @@ fn a_restart_forgets_nobody() {
     }
 }
 
+/// A list with these on it.
+fn list(users: &[&str], groups: &[&str], emails: &[&str]) -> Allow {
+    let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+    Allow {
+        users: texts(users),
+        groups: texts(groups),
+        emails: texts(emails),
+        anyone: false,
+    }
+}
+
+/// By what 1 and 2 were let in; of 3 nothing is known.
+fn admissions() -> [(&'static str, Admission); 2] {
+    let alice = Admission {
+        username: Some("alice".to_owned()),
+        ..Admission::default()
+    };
+    let bob = Admission {
+        username: Some("bob".to_owned()),
+        email: Some("bob@example.org".to_owned()),
+        groups: vec!["crew".to_owned()],
+    };
+    [("1", alice), ("2", bob)]
+}
+
 /// Issue 5, 4: whoever is taken off the list is out with the next start; of whom nothing is known,
 /// nothing speaks for.
 #[test]
 fn who_is_no_longer_on_the_list_is_out_after_a_restart() {
     let cases: &[(&str, Allow, &[&str])] = &[
-        (
-            "anyone",
-            Allow {
-                anyone: true,
-                ..Allow::default()
-            },
-            &["1", "2", "3"],
-        ),
-        (
-            "by-name",
-            Allow {
-                users: vec!["Alice".to_owned()],
-                ..Allow::default()
-            },
-            &["1"],
-        ),
-        (
-            "by-subject",
-            Allow {
-                users: vec!["3".to_owned()],
-                ..Allow::default()
-            },
-            &["3"],
-        ),
-        (
-            "by-group",
-            Allow {
-                groups: vec!["crew".to_owned()],
-                ..Allow::default()
-            },
-            &["2"],
-        ),
-        (
-            "by-email",
-            Allow {
-                emails: vec!["bob@example.org".to_owned()],
-                ..Allow::default()
-            },
-            &["2"],
-        ),
-        (
-            "nobody",
-            Allow {
-                users: vec!["alic".to_owned()],
-                ..Allow::default()
-            },
-            &[],
-        ),
+        ("anyone", anyone(), &["1", "2", "3"]),
+        ("by-name", list(&["Alice"], &[], &[]), &["1"]),
+        ("by-subject", list(&["3"], &[], &[]), &["3"]),
+        ("by-group", list(&[], &["crew"], &[]), &["2"]),
+        ("by-email", list(&[], &[], &["bob@example.org"]), &["2"]),
+        ("nobody", list(&["alic"], &["cre"], &["example.org"]), &[]),
     ];
     for (name, allow, expected) in cases {
         let world = World::new(&format!("list-{name}"));
         let issuer = world.provider.url("");
         let tokens = ["1", "2", "3"].map(|it| (it, world.enter(it, APP, it)));
-        let known = [
-            ("1", Some("alice"), None, vec![]),
-            (
-                "2",
-                Some("bob"),
-                Some("bob@example.org"),
-                vec!["crew".to_owned()],
-            ),
-        ];
-        for (subject, username, email, groups) in known {
-            let admission = Admission {
-                username: username.map(str::to_owned),
-                email: email.map(str::to_owned),
-                groups,
-            };
+        for (subject, admission) in admissions() {
             let store = &world.sign_in.store;
             store.save_admission(&issuer, subject, &admission).unwrap();
         }
