@@ -265,7 +265,7 @@ fn the_watchdog_is_pinged_also_while_draining() {
         manager.hear("WATCHDOG=1");
     }
     let mut session = Session::open(addr);
-    let call = session.call_aside("sleep", json!({ "ms": 1500 }));
+    let call = session.call_aside("sleep", json!({ "ms": 4000 }));
     eventually("the call is on its way", || {
         manager.log().contains("stream opened")
     });
