@@ -137,7 +137,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// As the client of an `initialize` is to hear it: it knows of no session that could end.
-    fn told_early(self) -> Self {
+    pub(crate) fn told_early(self) -> Self {
         match self {
             Self::SessionEnded | Self::Resting => Self::EndedEarly,
             why => why,
@@ -476,7 +476,7 @@ pub(crate) fn refuse(exchange: Box<dyn Exchange>, why: Refusal) {
 }
 
 /// The same, but something else for an `initialize`.
-fn refuse_first(exchange: Box<dyn Exchange>, why: Refusal, told_first: Refusal) {
+pub(crate) fn refuse_first(exchange: Box<dyn Exchange>, why: Refusal, told_first: Refusal) {
     refuse_by(exchange, |message| {
         let is_initialize = message.is_some_and(|it| it.method == mcp::method::INITIALIZE);
         if is_initialize { told_first } else { why }

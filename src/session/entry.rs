@@ -123,7 +123,8 @@ impl Early {
 
     fn refuse(self, why: Refusal) {
         match self {
-            Self::Post(exchange) | Self::Listen(exchange, _) => bridge::refuse(exchange, why),
+            Self::Post(exchange) => bridge::refuse_first(exchange, why.clone(), why.told_early()),
+            Self::Listen(exchange, _) => bridge::refuse(exchange, why),
         }
     }
 }

@@ -54,6 +54,33 @@ fn a_child_whose_user_was_revoked_while_it_started_is_told_nothing() {
     world.stop();
 }
 
+/// The same of a session of one client: `initialize` comes to it only afterwards, and is told to
+/// come again, as there is no session that its client could have lost.
+#[test]
+fn an_initialize_whose_session_ended_while_it_started_may_come_again() {
+    let ends: [fn(&Registry); 2] = [
+        |registry| registry.close_principals(&[principal("ann")], Instant::now()),
+        |registry| registry.drain(),
+    ];
+    for end in ends {
+        let end_all = move |registry: &Registry| {
+            end(registry);
+            for session in registry.all() {
+                registry.close_session(&session, &Cause::Shutdown, Instant::now());
+            }
+        };
+        let at = |hooks: &mut Hooks, hook| hooks.spawned = Some(hook);
+        let world = world(Hooks::default(), at, end_all);
+        let session = world.open("ann", 0).unwrap();
+        let client = Client::default();
+        client.post(&session, &request("1", "initialize", CLIENT));
+        assert_eq!(client.heard(), ["refused \"1\" EndedEarly"]);
+        client.post(&session, &request("2", "tools/list", "{}"));
+        assert_eq!(client.heard(), ["refused \"2\" SessionEnded"]);
+        world.stop();
+    }
+}
+
 #[test]
 fn a_child_whose_user_was_revoked_before_is_not_started() {
     let client = Arc::new(Client::default());
