@@ -28,6 +28,7 @@ use crate::eras::Eras;
 use crate::exit::Exit;
 use crate::http::{self, App, Policy, Protected};
 use crate::isolation::{Isolation, IsolationError};
+use crate::launch;
 use crate::memory;
 use crate::metrics;
 use crate::orphans::Run;
@@ -424,7 +425,7 @@ fn registry(config: &Config, spawner: Spawner) -> Result<Arc<Registry>, ServeErr
         let policy = session::Policy {
             revive,
             park,
-            keeps_old_token: on_refresh == OnRefresh::Keep,
+            keeps_old_token: on_refresh == OnRefresh::Keep || !launch::needs_token(server),
         };
         (server.name.as_str().into(), policy)
     });

@@ -110,7 +110,7 @@ pub(crate) struct Policy {
     pub(crate) revive: Option<Duration>,
     /// How long a child without a session waits for one.
     pub(crate) park: Option<Duration>,
-    /// A child stays although its user has a newer token.
+    /// A child stays although its user has a newer token, or has none at all.
     pub(crate) keeps_old_token: bool,
 }
 
@@ -176,6 +176,9 @@ impl Found {
 pub(crate) struct Registry {
     options: Options,
     policies: HashMap<Arc<str>, Policy>,
+    /// Some server's children are replaced when their users' tokens are: else no session need be
+    /// looked at for that.
+    renews: bool,
     spawn: SpawnFn,
     sessions: Mutex<Sessions>,
     /// `None` if no server's sessions are to be revived.
@@ -202,8 +205,10 @@ impl Registry {
         records: Option<Records>,
         spawn: SpawnFn,
     ) -> Arc<Self> {
+        let keeps_all = policies.values().all(|policy| policy.keeps_old_token);
         Arc::new_cyclic(|this| Self {
             options,
+            renews: policies.is_empty() || !keeps_all,
             policies,
             spawn,
             sessions: Mutex::default(),

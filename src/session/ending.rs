@@ -167,9 +167,13 @@ impl Registry {
             if let Some(bridge) = session.bridge() {
                 bridge.tick(now);
             }
-            self.renew(&session, now);
+            if self.renews {
+                self.renew(&session, now);
+            }
         }
-        self.tend_stale();
+        if self.renews {
+            self.tend_stale();
+        }
         self.end_overdue_parked(now);
         self.tend_records(now);
         let stopped: Vec<Stopping> = self

@@ -12,7 +12,7 @@ use crate::auth::Principal;
 use crate::thread::{self, Joined};
 
 /// Well below the second within which a slow answer becomes a stream and a new token is honoured.
-const TICK: Duration = Duration::from_millis(600);
+const TICK: Duration = Duration::from_millis(650);
 
 /// The running reaper; dropping it ends the thread.
 pub(crate) struct Reaper {
