@@ -377,7 +377,8 @@ impl Drop for Broker {
             assert_eq!(code, Some(Some(0)), "the broker's end; its log:\n{log}");
         }
         for child in children {
-            let left = process::group(child.group);
+            // One that is just being started is not yet in the group that it is to lead.
+            let left = process::group(child.pid);
             assert_eq!(left, [], "left behind; the log:\n{log}");
         }
         assert!(!log.contains("panicked"), "a panic:\n{log}");
