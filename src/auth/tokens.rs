@@ -16,7 +16,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::Principal;
 use super::is_env_key;
@@ -33,13 +32,7 @@ const MAX_NAME_BYTES: usize = 64;
 const MAX_ENV_KEYS: usize = 64;
 const MAX_ENV_VALUE_BYTES: usize = 32 << 10;
 
-/// SHA-256 of a token's text. A token has 256 random bits, so a fast hash is as good as a slow one.
-pub(super) type TokenHash = [u8; 32];
-
-/// The hash by which a token is kept and found.
-pub(super) fn hash(token: &str) -> TokenHash {
-    Sha256::digest(token.as_bytes()).into()
-}
+pub(super) use super::oauth::{Hash as TokenHash, hash};
 
 /// What is kept of a token.
 pub(crate) struct TokenRecord {

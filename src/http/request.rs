@@ -139,9 +139,7 @@ impl Incoming {
 
     /// Whether the body is said to be JSON, with or without parameters.
     pub(super) fn has_json(&self) -> bool {
-        let media_type = self.content_type.as_deref().unwrap_or_default();
-        let essence = media_type.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/json")
+        is_of_type(self.content_type.as_deref(), "application/json")
     }
 
     /// Whether the client takes this media type (RFC 9110 section 12.5.1; the only weight that
@@ -157,6 +155,13 @@ impl Incoming {
                     .is_some_and(|it| it.eq_ignore_ascii_case(kind))
         })
     }
+}
+
+/// Whether a `Content-Type` is this media type, with or without parameters (RFC 9110, section
+/// 8.3.1).
+pub(super) fn is_of_type(field: Option<&str>, wanted: &str) -> bool {
+    let essence = field.unwrap_or_default().split(';').next();
+    essence.is_some_and(|it| it.trim().eq_ignore_ascii_case(wanted))
 }
 
 /// The fields of parameters that a page asks whether it may send (Fetch standard, "CORS-preflight

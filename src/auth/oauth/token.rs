@@ -281,10 +281,15 @@ pub(super) fn is_pkce_text(text: &str) -> bool {
     (43..=128).contains(&text.len()) && text.bytes().all(valid)
 }
 
+/// The S256 challenge of a verifier (RFC 7636, section 4.2).
+pub(crate) fn challenge_of(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()))
+}
+
 /// Whether the one who has the code is the one who asked for it (RFC 7636, section 4.6). A verifier
 /// against its grammar matches nothing.
 pub(crate) fn pkce_matches(verifier: &str, challenge: &str) -> bool {
-    let computed = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()));
+    let computed = challenge_of(verifier);
     is_pkce_text(verifier) && is_same(computed.as_bytes(), challenge.as_bytes())
 }
 

@@ -7,19 +7,20 @@
 
 use std::fmt;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::SignIn;
 use super::clients::NoClient;
 use crate::auth::oauth::authorize::{self, PageError, Refusal, Request};
 use crate::auth::oauth::client::pinned;
+use crate::auth::oauth::token::challenge_of;
 use crate::auth::oauth::{self, Client, Hash, redirect};
 use crate::auth::store::{Login, NewGrant, StoreError, User};
+use crate::auth::tokens::seconds;
 use crate::auth::upstream::{SignedIn, UpstreamError};
 
 /// How long our page may stay open.
@@ -174,7 +175,7 @@ impl SignIn {
         let request = self.unseal(sealed, cookie, now)?;
         let mint = || oauth::mint("").map_err(Problem::Random);
         let (state, browser, verifier, nonce) = (mint()?, mint()?, mint()?, mint()?);
-        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()));
+        let challenge = challenge_of(&verifier);
         let callback = self.callback_uri();
         let upstream = &self.options.upstream;
         let location = upstream.authorization_url(&state, &challenge, &nonce, &callback)?;
@@ -348,11 +349,6 @@ fn cookie_of(state: &Hash) -> String {
 fn is_ours(cookie: &str) -> bool {
     let decoded = URL_SAFE_NO_PAD.decode(cookie);
     decoded.is_ok_and(|bytes| bytes.len() == size_of::<Hash>())
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }
 
 /// An error code of somebody else, for a page and the log.

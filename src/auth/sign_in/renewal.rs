@@ -169,7 +169,7 @@ impl SignIn {
             }
             match self.renewals.take_off(user) {
                 Turn::Own(_flight) => {
-                    if let Err(why) = self.save_late(user, now) {
+                    if let Err(why) = self.save_late(user) {
                         return make_do(tokens, why, now);
                     }
                     // Somebody may have landed just before.
@@ -210,7 +210,7 @@ impl SignIn {
             ));
         };
         let renewed = match self.options.upstream.refresh(refresh) {
-            Ok(new) => self.save(user, new, now),
+            Ok(new) => self.save(user, new),
             Err(why) => Err(why),
         };
         match renewed {
@@ -231,13 +231,8 @@ impl SignIn {
     }
 
     /// Keeps what the provider gave; nobody has it before it is on disk.
-    fn save(
-        &self,
-        user: &UserKey,
-        new: UpstreamTokens,
-        now: SystemTime,
-    ) -> Result<UpstreamTokens, UpstreamError> {
-        match self.store.save_tokens(&user.0, &user.1, &new, now) {
+    fn save(&self, user: &UserKey, new: UpstreamTokens) -> Result<UpstreamTokens, UpstreamError> {
+        match self.store.save_tokens(&user.0, &user.1, &new) {
             Ok(()) => {
                 self.renewals.replaced(user);
                 Ok(new)
@@ -252,9 +247,9 @@ impl SignIn {
     }
 
     /// Keeps what could not be kept before, if there is any. The caller is the only one who does.
-    fn save_late(&self, user: &UserKey, now: SystemTime) -> Result<(), UpstreamError> {
+    fn save_late(&self, user: &UserKey) -> Result<(), UpstreamError> {
         let unsaved = self.renewals.state.lock().unsaved.remove(user);
-        match unsaved.map(|new| self.save(user, new, now)) {
+        match unsaved.map(|new| self.save(user, new)) {
             // Of somebody who is no more there is nothing to keep.
             None | Some(Ok(_) | Err(UpstreamError::SignInAgain(_))) => Ok(()),
             Some(Err(why)) => Err(why),
@@ -267,7 +262,7 @@ impl SignIn {
         let unsaved: Vec<_> = self.renewals.state.lock().unsaved.keys().cloned().collect();
         for user in unsaved {
             let _flight = self.renewals.alone(&user);
-            if self.save_late(&user, now).is_err() {
+            if self.save_late(&user).is_err() {
                 return;
             }
         }

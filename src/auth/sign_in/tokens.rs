@@ -161,10 +161,7 @@ impl SignIn {
     ) -> Result<(), TokenError> {
         let Revocation { client, token } = token::read_revocation(body, authorization)?;
         let client = self.prove(&client)?;
-        if self
-            .store
-            .revoke_token(&oauth::hash(&token), &client.id, now)?
-        {
+        if self.store.revoke_token(&oauth::hash(&token), &client.id)? {
             self.reload(now)?;
         }
         Ok(())

@@ -70,12 +70,7 @@ impl Store {
     /// What a client asks to be revoked (RFC 7009, section 2.1): an access token alone, or with any
     /// refresh token the whole grant. Whether there was something; another client's token is as
     /// good as none.
-    pub(crate) fn revoke_token(
-        &self,
-        token: &Hash,
-        client_id: &str,
-        _now: SystemTime,
-    ) -> Result<bool, StoreError> {
+    pub(crate) fn revoke_token(&self, token: &Hash, client_id: &str) -> Result<bool, StoreError> {
         const OWN: &str = "(SELECT id FROM grants WHERE client_id = ?2)";
         let access = format!("DELETE FROM access WHERE hash = ?1 AND grant_id IN {OWN}");
         let family = "DELETE FROM grants WHERE client_id = ?2

@@ -125,7 +125,6 @@ impl Store {
         issuer: &str,
         subject: &str,
         tokens: &UpstreamTokens,
-        _now: SystemTime,
     ) -> Result<(), StoreError> {
         let place = place(issuer, subject);
         let sealed = self.key.seal(&place, tokens.to_json().as_bytes())?;

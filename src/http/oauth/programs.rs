@@ -9,6 +9,7 @@ use super::{Endpoint, field};
 use crate::auth::oauth::token::TokenError;
 use crate::auth::sign_in::{NotRegistered, SignIn};
 use crate::http::reply::Rendered;
+use crate::http::request::is_of_type;
 
 pub(super) fn serve(
     sign_in: &SignIn,
@@ -18,9 +19,7 @@ pub(super) fn serve(
 ) -> Rendered {
     let now = SystemTime::now();
     let authorization = field(request, "Authorization");
-    let media_type = field(request, "Content-Type").unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    let is = |wanted: &str| essence.eq_ignore_ascii_case(wanted);
+    let is = |wanted: &str| is_of_type(field(request, "Content-Type"), wanted);
     let rendered = match endpoint {
         Endpoint::Register if !is("application/json") => {
             wrong_type("Content-Type must be application/json")

@@ -93,9 +93,7 @@ fn nothing_secret_is_on_the_disk() {
     let store = open(dir.path());
     sign_in(&store, "1", "0");
     assert_eq!(rotate(&store, "0", "1", at(1)), "issued");
-    store
-        .save_tokens(ISSUER, "1", &upstream("new"), at(2))
-        .unwrap();
+    store.save_tokens(ISSUER, "1", &upstream("new")).unwrap();
     let login = Login {
         request: super::request("secret-request", None),
         browser: hash("cookie"),

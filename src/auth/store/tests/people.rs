@@ -197,7 +197,7 @@ fn a_user_has_one_record_of_upstream_tokens() {
         scope: None,
         ..upstream("3")
     };
-    store.save_tokens(ISSUER, "1", &bare, at(6)).unwrap();
+    store.save_tokens(ISSUER, "1", &bare).unwrap();
     drop(store);
     let store = open(dir.path());
     assert_eq!(
@@ -228,14 +228,14 @@ fn whoever_must_sign_in_again_loses_grants_and_tokens_but_nobody_else_does() {
         store.user(ISSUER, "1").unwrap(),
         Some((user("1", "1"), None))
     );
-    let late = store.save_tokens(ISSUER, "1", &upstream("late"), at(1));
+    let late = store.save_tokens(ISSUER, "1", &upstream("late"));
     assert!(matches!(late, Err(StoreError::NoUser)));
     sign_in(&store, "1", "c");
     assert_eq!(live(&store, &["c"], at(1)), ["c"]);
     store.revoke_user("1").unwrap();
     let late = store.add_code(&hash("late"), &new_grant("late", "1"), at(1));
     assert!(matches!(late, Err(StoreError::NoUser)));
-    let late = store.save_tokens(ISSUER, "1", &upstream("late"), at(1));
+    let late = store.save_tokens(ISSUER, "1", &upstream("late"));
     assert!(matches!(late, Err(StoreError::NoUser)));
 }
 
